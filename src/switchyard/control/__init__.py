@@ -1,0 +1,1 @@
+"""The control side: the bundle for hosts, fleet coordination, the `switchyard` command."""

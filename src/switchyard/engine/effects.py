@@ -1,0 +1,191 @@
+"""The only two functions through which the engine changes a host: run a command, replace a file.
+
+Because every effect passes here, every effect is a fault point: a test writes a fault file (root only, on a tmpfs)
+that names one of them, and the process is killed, fails or hangs just before or just after it.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from switchyard.errors import Exit, SwitchyardError
+
+FAULT_FILE = Path("/run/switchyard/fault.json")
+"""`{"at": N, "when": "before|after", "how": "kill|error|hang", "trace": PATH}`; `at` counts effects from 1."""
+
+_HANG_LIMIT = 3600.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def reason(self) -> str:
+        """The most telling line of what the command said, for an error message."""
+        lines = [line.strip() for line in (self.err.strip() or self.out.strip()).splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit code {self.code}"
+
+
+class CommandFailed(SwitchyardError):
+    """A command that had to succeed did not."""
+
+    def __init__(self, step: str, argv: Sequence[str], completed: Completed) -> None:
+        super().__init__(f"{step}: {argv[0]} failed: {completed.reason}", Exit.FAILED)
+        self.completed = completed
+
+
+class _Faults:
+    """Counts effects and carries out the one fault that the fault file asks for. Inert without that file."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.plan: dict[str, object] | None = None
+        self.loaded = False
+
+    def _load(self) -> None:
+        self.loaded = True
+        with contextlib.suppress(OSError, ValueError):
+            status = FAULT_FILE.stat()
+            if status.st_uid == 0 and not status.st_mode & 0o022:
+                self.plan = json.loads(FAULT_FILE.read_text())
+
+    def point(self, step: str, when: str, timeout: float | None) -> None:
+        """Pass a fault point; does not return when the plan says kill."""
+        if not self.loaded:
+            self._load()
+        if when == "before":
+            self.count += 1
+        if self.plan is None:
+            return
+        trace = self.plan.get("trace")
+        if isinstance(trace, str) and when == "before":
+            with Path(trace).open("a") as file:
+                file.write(f"{self.count} {step}\n")
+        if self.plan.get("at") != self.count or self.plan.get("when") != when:
+            return
+        how, self.plan = self.plan.get("how"), None
+        # Fires once: what repairs the damage must not meet the same fault again.
+        FAULT_FILE.unlink(missing_ok=True)
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "error":
+            raise OSError(5, f"injected fault {when} '{step}'")
+        if how == "hang":
+            time.sleep(min(timeout or _HANG_LIMIT, _HANG_LIMIT))
+            raise TimeoutError(f"injected hang {when} '{step}'")
+
+
+_faults = _Faults()
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    step: str,
+    timeout: float = 60.0,
+    stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a command that changes something and return what it answered.
+
+    `step` names the effect in messages and fault plans; `timeout` is in seconds; `environment` is added to the
+    process's own. Raises `CommandFailed` when `check` is set and the command fails, `SwitchyardError` on timeout.
+    """
+    try:
+        _faults.point(step, "before", timeout)
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, **environment} if environment else None,
+        )
+        _faults.point(step, "after", timeout)
+    except (subprocess.TimeoutExpired, TimeoutError) as error:
+        raise SwitchyardError(f"{step}: {argv[0]} did not finish within {timeout:.0f} s.") from error
+    except OSError as error:
+        raise SwitchyardError(f"{step}: cannot run {argv[0]}: {error.strerror or error}.") from error
+    completed = Completed(done.returncode, done.stdout, done.stderr)
+    if check and completed.code != 0:
+        raise CommandFailed(step, argv, completed)
+    return completed
+
+
+def replace_file(
+    path: Path, data: str | bytes, *, step: str, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
+    """Replace `path` whole: readers see the old content or the new, also after a power cut.
+
+    Missing parent directories are made (0755). `owner` is (uid, gid). Raises `SwitchyardError` naming the file when
+    the disk, its inodes or its permissions refuse; the old content then stands.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _faults.point(step, "before", None)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        # rename(2) itself, so that what is pointed at changes in one step.
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        _faults.point(step, "after", None)
+    except TimeoutError as error:
+        raise SwitchyardError(f"{step}: writing {path} did not finish.") from error
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        hint = {28: "free space or inodes on that file system", 30: "remount that file system read-write"}
+        fix = hint.get(error.errno or 0, "check that file system")
+        raise SwitchyardError(f"{step}: cannot write {path}: {error.strerror or error}; {fix}.") from error
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, wait: float, busy: str) -> Iterator[None]:
+    """Hold the lock `path` while the block runs; the kernel frees it when the process dies.
+
+    Waits up to `wait` seconds, then raises `SwitchyardError(busy)` with the exit code for a busy host.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise SwitchyardError(busy, Exit.BUSY) from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
