@@ -1,0 +1,1 @@
+"""The parcel desk: a small API that Switchyard's tests and readers release again and again."""

@@ -1,0 +1,41 @@
+"""The application as a whole."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp
+
+from parcel_desk.database import is_outage
+from parcel_desk.lifecycle import lifespan
+from parcel_desk.middleware import RequestFaults, RequestLog
+from parcel_desk.routes import health, parcels, streams, uploads
+from parcel_desk.settings import Settings
+
+
+def create_application(settings: Settings) -> ASGIApp:
+    """Build the application; nothing is connected or opened before the server starts it."""
+    app = FastAPI(
+        title="Parcel desk",
+        version=settings.release,
+        lifespan=lifespan,
+        openapi_url="/api/v1/openapi.json",
+        # The built-in pages load their scripts from other people's servers.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.add_exception_handler(SQLAlchemyError, _database_error)
+    for module in (health, parcels, streams, uploads):
+        app.include_router(module.router)
+    # Wrapped from outside, not added as middleware: FastAPI's own answer to an unhandled error passes through.
+    return RequestLog(RequestFaults(app, settings.faults))
+
+
+async def _database_error(_request: Request, error: Exception) -> JSONResponse:
+    if not is_outage(error):
+        raise error
+    return JSONResponse(
+        {"detail": "The database cannot be reached; please try again."}, status_code=503, headers={"Retry-After": "1"}
+    )
