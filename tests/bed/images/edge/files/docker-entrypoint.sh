@@ -1,0 +1,13 @@
+#!/bin/sh
+# Keeps the official image's contract: hooks run before nginx itself, and any other command runs as it is.
+set -e
+case "$1" in
+  nginx|nginx-debug)
+    for hook in /docker-entrypoint.d/*; do
+      case "$hook" in
+        *.envsh) [ ! -x "$hook" ] || . "$hook" ;;
+        *.sh) [ ! -x "$hook" ] || "$hook" ;;
+      esac
+    done ;;
+esac
+exec "$@"

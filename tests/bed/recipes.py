@@ -1,0 +1,61 @@
+"""What each image is made of, and the name that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PREFIX = "switchyard-bed"
+
+SUITE = "trixie"
+BOOTSTRAP = ("mmdebstrap", "--variant=minbase", "--include=ca-certificates", SUITE)
+
+OFFICIAL = {
+    "base": "debian:trixie-slim",
+    "edge": "nginx:1.30",
+    "postgres": "postgres:17-trixie",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One image of the bed: a folder with a Dockerfile, on top of another image."""
+
+    name: str
+    parent: str
+    seconds: int
+    args: Mapping[str, str] = field(default_factory=dict)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("host", "base", 20),
+        Recipe("docker-host", "host", 30),
+        Recipe("edge", "base", 15),
+        Recipe("postgres", "base", 25),
+        Recipe("registry", "base", 10),
+        Recipe("trivial", "edge", 2),
+    )
+}
+
+
+def content_hash(folder: Path, args: Mapping[str, str], parent: str) -> str:
+    """Return the hash of everything that an image is made of: files, arguments, and the image below."""
+    total = hashlib.sha256(f"parent {parent}\n".encode())
+    for key in sorted(args):
+        total.update(f"arg {key}={args[key]}\n".encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not path.is_file() or "__pycache__" in path.parts:
+            continue
+        executable = bool(path.stat().st_mode & 0o100)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"file {path.relative_to(folder)} {executable} {digest}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def tag(name: str, digest: str) -> str:
+    """Return the local reference of an image of the bed."""
+    return f"{PREFIX}/{name}:{digest}"
