@@ -34,7 +34,7 @@ def main() -> None:
         access_log=False,
         log_config=log_config(),
         server_header=False,
-        # Set by the server and not by the application, so that its own answers to malformed requests have them.
+        # Set by the server, not the application, so that its own answers to malformed requests have them too.
         headers=[("X-Service", "api"), ("X-Release", settings.release)],
     )
 

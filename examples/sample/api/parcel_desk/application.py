@@ -29,7 +29,7 @@ def create_application(settings: Settings) -> ASGIApp:
     app.add_exception_handler(SQLAlchemyError, _database_error)
     for module in (health, parcels, streams, uploads):
         app.include_router(module.router)
-    # Wrapped from outside, not added as middleware: FastAPI's own answer to an unhandled error passes through.
+    # Wrapped from outside, not added as middleware: FastAPI's answer to an unhandled error passes through.
     return RequestLog(RequestFaults(app, settings.faults))
 
 
@@ -37,5 +37,7 @@ async def _database_error(_request: Request, error: Exception) -> JSONResponse:
     if not is_outage(error):
         raise error
     return JSONResponse(
-        {"detail": "The database cannot be reached; please try again."}, status_code=503, headers={"Retry-After": "1"}
+        {"detail": "The database cannot be reached; please try again."},
+        status_code=503,
+        headers={"Retry-After": "1"},
     )

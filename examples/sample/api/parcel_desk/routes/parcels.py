@@ -31,9 +31,7 @@ async def list_parcels(
 
 
 @router.get("/parcels/{parcel_id}")
-async def get_parcel(
-    database: CurrentDatabase, parcel_id: Annotated[int, Path(ge=1, lt=2**63)]
-) -> Parcel:
+async def get_parcel(database: CurrentDatabase, parcel_id: Annotated[int, Path(ge=1, lt=2**63)]) -> Parcel:
     """Return one parcel."""
     async with database.connect() as connection:
         row = (await connection.execute(select(*_shown).where(parcels.c.id == parcel_id))).one_or_none()
@@ -44,7 +42,10 @@ async def get_parcel(
 
 @router.post("/parcels", status_code=201)
 async def hand_in(
-    database: CurrentDatabase, parcel: NewParcel, idempotency_key: Annotated[UUID, Header()], response: Response
+    database: CurrentDatabase,
+    parcel: NewParcel,
+    idempotency_key: Annotated[UUID, Header()],
+    response: Response,
 ) -> Parcel:
     """Store a parcel once per idempotency key; a repetition gets the first row again and is counted."""
     statement = (

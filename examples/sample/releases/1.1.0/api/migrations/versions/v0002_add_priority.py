@@ -1,7 +1,7 @@
 """Add a priority to parcels.
 
 Expands only: the release before this one neither reads nor writes the column and works unchanged. Every step
-can be repeated, because building an index concurrently leaves the transaction, and what was done before stays.
+can be repeated: building an index concurrently leaves the transaction, and what was done before it stays.
 """
 
 from __future__ import annotations
