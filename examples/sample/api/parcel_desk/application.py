@@ -24,6 +24,8 @@ def create_application(settings: Settings) -> ASGIApp:
         # The built-in pages load their scripts from other people's servers.
         docs_url=None,
         redoc_url=None,
+        # Bodies are JSON with or without the header; insisting on it guards cookies, and there are none.
+        strict_content_type=False,
     )
     app.state.settings = settings
     app.add_exception_handler(SQLAlchemyError, _database_error)

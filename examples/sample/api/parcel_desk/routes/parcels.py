@@ -20,9 +20,7 @@ _shown = [column for column in parcels.columns if column.name in Parcel.model_fi
 
 
 @router.get("/parcels")
-async def list_parcels(
-    database: CurrentDatabase, limit: Annotated[int, Query(ge=1, le=500)] = 50
-) -> list[Parcel]:
+async def list_parcels(database: CurrentDatabase, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> list[Parcel]:
     """Return the newest parcels first."""
     query = select(*_shown).order_by(parcels.c.id.desc()).limit(limit)
     async with database.connect() as connection:
@@ -51,9 +49,7 @@ async def hand_in(
     statement = (
         insert(parcels)
         .values(idempotency_key=idempotency_key, **parcel.model_dump())
-        .on_conflict_do_update(
-            index_elements=[parcels.c.idempotency_key], set_={"attempts": parcels.c.attempts + 1}
-        )
+        .on_conflict_do_update(index_elements=[parcels.c.idempotency_key], set_={"attempts": parcels.c.attempts + 1})
         .returning(*_shown)
     )
     async with database.connect() as connection:

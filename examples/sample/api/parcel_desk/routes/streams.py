@@ -18,18 +18,14 @@ EVENT_INTERVAL = 0.2
 
 
 @router.get("/slow")
-async def slow(
-    settings: CurrentSettings, seconds: Annotated[float, Query(ge=0, le=60)]
-) -> dict[str, float | str]:
+async def slow(settings: CurrentSettings, seconds: Annotated[float, Query(ge=0, le=60)]) -> dict[str, float | str]:
     """Answer after the given number of seconds."""
     await asyncio.sleep(seconds)
     return {"slept": seconds, "release": settings.release}
 
 
 @router.get("/events")
-async def events(
-    settings: CurrentSettings, seconds: Annotated[float, Query(ge=0, le=600)] = 5
-) -> StreamingResponse:
+async def events(settings: CurrentSettings, seconds: Annotated[float, Query(ge=0, le=600)] = 5) -> StreamingResponse:
     """Send an event every 0.2 s for the given number of seconds, then an event named "end"."""
     return StreamingResponse(
         _ticks(settings.release, round(seconds / EVENT_INTERVAL)),
