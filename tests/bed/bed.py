@@ -84,7 +84,7 @@ class Bed:
     ) -> Host:
         """Return a host that is up, made on first use; an existing one keeps its image and options."""
         ref = images.ensure(image)
-        with locked(f"hosts-{self.id}"):
+        with locked("hosts", self.home):
             host = self.hosts().get(name)
             if host is None:
                 taken = [other.address for other in self.hosts().values()]
@@ -123,7 +123,7 @@ class Bed:
     def registry(self, *, login: tuple[str, str] | None = None) -> Registry:
         """Return the bed's registry, started on first use; with a login, a second one that asks for it."""
         number = subnets.PRIVATE_REGISTRY if login else subnets.REGISTRY
-        with locked(f"registry-{self.id}"):
+        with locked("registry", self.home):
             return registry.start(
                 network=self.network,
                 bed=self.id,
@@ -136,8 +136,7 @@ class Bed:
     def engine_config(self) -> dict[str, object]:
         """Return a daemon.json for hosts that no role configures: test addresses, trusted registries."""
         trusted = [
-            f"{subnets.address(self.subnet, n)}:{registry.PORT}"
-            for n in (subnets.REGISTRY, subnets.PRIVATE_REGISTRY)
+            f"{subnets.address(self.subnet, n)}:{registry.PORT}" for n in (subnets.REGISTRY, subnets.PRIVATE_REGISTRY)
         ]
         return {
             "bip": subnets.NESTED_BRIDGE,
@@ -148,11 +147,9 @@ class Bed:
     def write_inventory_facts(self, path: Path, host: Host) -> None:
         """Write what an inventory needs to reach a host; `down` removes the file again."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = inventory_facts(
-            host, f"{subnets.address(self.subnet, subnets.REGISTRY)}:{registry.PORT}", ROOT
-        )
+        facts = inventory_facts(host, f"{subnets.address(self.subnet, subnets.REGISTRY)}:{registry.PORT}", ROOT)
         path.write_text(json.dumps(facts, indent=2) + "\n")
-        with locked(f"hosts-{self.id}"):
+        with locked("hosts", self.home):
             index = self.home / "facts"
             known = index.read_text().splitlines() if index.exists() else []
             index.write_text("".join(f"{line}\n" for line in dict.fromkeys([*known, str(path.resolve())])))
@@ -163,6 +160,8 @@ class Bed:
         index = self.home / "facts"
         for line in index.read_text().splitlines() if index.exists() else []:
             Path(line).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(line).parent.rmdir()
         shutil.rmtree(self.home, ignore_errors=True)
         self._network = None
 
@@ -188,17 +187,13 @@ class Bed:
                         labels=labels.for_bed(self.id, self.owned_by),
                     )
                     return name
-        raise BedError(
-            f"The engine gave the bed {self.name} no network: every subnet of {subnets.BEDS} is taken."
-        )
+        raise BedError(f"The engine gave the bed {self.name} no network: every subnet of {subnets.BEDS} is taken.")
 
     def _watch(self) -> None:
         """Leave a process behind that removes the bed when its owner is killed."""
         argv = [sys.executable, "-m", "tests.bed.watchdog", self.name, self.owned_by or ""]
         with (self.home / "watchdog.log").open("wb") as log:
-            subprocess.Popen(
-                argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
 def reap() -> list[str]:
@@ -213,9 +208,7 @@ def reap() -> list[str]:
 
 
 def _taken() -> list[subnets.Network]:
-    networks = [
-        _subnet(network.attrs) for network in engine.api().networks.list() if network.attrs["IPAM"]["Config"]
-    ]
+    networks = [_subnet(network.attrs) for network in engine.api().networks.list() if network.attrs["IPAM"]["Config"]]
     routes = Path("/proc/net/route")
     return networks + (subnets.routed(routes.read_text()) if routes.exists() else [])
 

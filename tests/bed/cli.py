@@ -47,22 +47,16 @@ def parser() -> argparse.ArgumentParser:
 
     up = add("up", "Make a bed or wake it: engine, images, registry, hosts. Safe to repeat.")
     up.add_argument("--host", action="append", metavar="NAME", help="a host, repeatable (default: local-1)")
-    up.add_argument(
-        "--image", choices=("host", "docker-host"), default="host", help="bare (default) or with Docker"
-    )
+    up.add_argument("--image", choices=("host", "docker-host"), default="host", help="bare (default) or with Docker")
     up.add_argument("--memory", help="memory limit of each new host, as 2g")
     down = add("down", "Remove a bed: its hosts with their disks, its registry, its network.")
     down.add_argument("--images", action="store_true", help="remove the bed's images as well")
     add("status", "Show the hosts of a bed.")
     make = add("images", "Build the images that hosts and tests need, and print their references.")
-    make.add_argument(
-        "names", nargs="*", metavar="IMAGE", help=f"of base, {', '.join(RECIPES)} (default: all)"
-    )
+    make.add_argument("names", nargs="*", metavar="IMAGE", help=f"of base, {', '.join(RECIPES)} (default: all)")
     shell = add("shell", "Open a shell on a host over SSH, or run a command there.")
     shell.add_argument("host", nargs="?", help="which host (default: the only one)")
-    shell.add_argument(
-        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run instead of a shell"
-    )
+    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run instead of a shell")
     return top
 
 
@@ -72,12 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     act = {"up": up, "down": down, "status": status, "images": make_images, "shell": shell}[options.command]
     try:
         return act(options)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python must not complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except BedError as error:
         print(f"bed: {error}", file=sys.stderr)
     except docker.errors.DockerException as error:
-        print(
-            f"bed: the Docker Engine refused: {getattr(error, 'explanation', None) or error}", file=sys.stderr
-        )
+        print(f"bed: the Docker Engine refused: {getattr(error, 'explanation', None) or error}", file=sys.stderr)
     except (OSError, requests.exceptions.RequestException) as error:
         print(f"bed: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -122,9 +117,7 @@ def down(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Show the hosts of a bed."""
     if not (STATE / "beds" / options.name).is_dir():
-        raise BedError(
-            f"There is no bed {options.name}; make it with: python -m tests.bed up --name {options.name}"
-        )
+        raise BedError(f"There is no bed {options.name}; make it with: python -m tests.bed up --name {options.name}")
     described = _describe(Bed(options.name))
     if options.json:
         _print_json(described)

@@ -28,13 +28,13 @@ def ensure() -> None:
     """Make sure that an engine answers; a running one is left as it is."""
     if _answers():
         return
+    if remote := os.environ.get("DOCKER_HOST"):
+        raise BedError(f"DOCKER_HOST names {remote}, but no Docker Engine answers there.")
     with locked("engine"):
         if _answers():
             return
         if shutil.which("dockerd") is None:
-            apt_install(
-                "docker.io", "iptables", why="no Docker Engine answers here, and hosts are containers"
-            )
+            apt_install("docker.io", "iptables", why="no Docker Engine answers here, and hosts are containers")
             # The package starts its service where there is a systemd.
             if _answers():
                 return
@@ -109,9 +109,7 @@ def client() -> str:
     """Return the path of a Docker client that can build with secrets; the first on the path may not."""
     refused = []
     for candidate in _clients():
-        version = run(
-            [candidate, "version", "--format", "{{.Client.Version}}"], check=False, timeout=30
-        ).stdout.strip()
+        version = run([candidate, "version", "--format", "{{.Client.Version}}"], check=False, timeout=30).stdout.strip()
         has_buildx = run([candidate, "buildx", "version"], check=False, timeout=30).returncode == 0
         if can_build(version, has_buildx):
             return candidate

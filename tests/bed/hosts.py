@@ -15,7 +15,7 @@ from typing import Any
 
 import docker.errors
 
-from tests.bed import engine, keys, labels
+from tests.bed import engine, keys, labels, links, resolvers
 from tests.bed.errors import BedError
 from tests.bed.paths import locked
 from tests.bed.shell import need, run
@@ -140,12 +140,12 @@ class Host:
         self._sdk().unpause()
 
     def disconnect(self) -> None:
-        """Pull the network cable."""
-        engine.api().networks.get(self.place.network).disconnect(self.container, force=True)
+        """Pull the network cable: the carrier is lost, connections hang, addresses and routes stay."""
+        links.carrier(self.container, up=False)
 
     def connect(self) -> None:
-        """Plug the network cable in again, with the same address."""
-        engine.api().networks.get(self.place.network).connect(self.container, ipv4_address=self.address)
+        """Plug the network cable in again. A boot does that too."""
+        links.carrier(self.container, up=True)
 
     def destroy(self) -> None:
         """Remove the host with its disks, and forget its key."""
@@ -156,7 +156,7 @@ class Host:
         if container.status == "paused":
             container.unpause()
         container.remove(force=True, v=True)
-        with locked(f"known-{self.place.bed}"):
+        with locked("known", self.place.home):
             known = self.place.known_hosts.read_text()
             self.place.known_hosts.write_text(keys.unpin(known, self.address))
 
@@ -215,6 +215,7 @@ def create(
         image,
         name=host.container,
         hostname=name,
+        environment={"BED_RESOLVERS": " ".join(resolvers.upstream())},
         labels={**place.labels, labels.ROLE: "host", labels.HOST: name, labels.ADDRESS: address},
         host_config=_host_config(low, memory, tmpfs or {}, volumes or {}),
         networking_config=low.create_networking_config(
@@ -231,7 +232,7 @@ def create(
         files["/etc/docker/daemon.json"] = File(json.dumps(engine_config, indent=2) + "\n")
     container = engine.api().containers.get(created["Id"])
     put_files(container, files)
-    with locked(f"known-{place.bed}"):
+    with locked("known", place.home):
         known = place.known_hosts.read_text() if place.known_hosts.exists() else ""
         place.known_hosts.write_text(keys.pin(known, address, keys.public(key)))
     container.start()

@@ -83,21 +83,28 @@ def ensure_all(names: Iterable[str] = ("base", *RECIPES)) -> dict[str, str]:
     return refs
 
 
-def build(path: Path, name: str, args: Mapping[str, str] | None = None, *, base: str | None = "base") -> str:
-    """Build any folder with a Dockerfile and return its reference, named by its content.
+def build(
+    path: Path,
+    name: str,
+    args: Mapping[str, str] | None = None,
+    *,
+    base: str | None = "base",
+    dockerfile: str = "Dockerfile",
+) -> str:
+    """Build any folder and return the image's reference, named by its content; the Dockerfile is inside it.
 
     The image below is handed in as the build argument BASE. The machine's pip settings are offered
     as the BuildKit secrets `pip_conf` and `ca`, for `RUN --mount=type=secret,id=pip_conf …`.
     """
-    if not (path / "Dockerfile").is_file():
-        raise BedError(f"There is no Dockerfile in {path}.")
+    if not (path / dockerfile).is_file():
+        raise BedError(f"There is no {dockerfile} in {path}.")
     below = ensure(base) if base in ("base", *RECIPES) else (base or "")
     given = dict(args or {})
-    ref = tag(name, content_hash(path, given, below))
+    ref = tag(name, content_hash(path, {**given, "Dockerfile": dockerfile}, below))
     with locked(f"image-{name}"):
         if not exists(ref):
             say(f"building {name}")
-            _build(path, ref, {**({"BASE": below} if below else {}), **given})
+            _build(path, ref, {**({"BASE": below} if below else {}), **given}, dockerfile)
     return ref
 
 
@@ -164,19 +171,18 @@ def _bootstrap(ref: str) -> None:
         engine.cli("import", str(tar), ref)
 
 
-def _build(path: Path, ref: str, args: Mapping[str, str]) -> None:
+def _build(path: Path, ref: str, args: Mapping[str, str], dockerfile: str = "Dockerfile") -> None:
     given = [part for key, value in args.items() for part in ("--build-arg", f"{key}={value}")]
-    wants_secrets = "type=secret" in (path / "Dockerfile").read_text()
+    wants_secrets = "type=secret" in (path / dockerfile).read_text()
     with pipconf.secrets(wanted=wants_secrets) as secrets:
         done = run(
-            [engine.client(), "build", "--progress=plain", *given, *secrets, "--tag", ref, str(path)],
+            [engine.client(), "build", "--progress=plain", *given, *secrets]
+            + ["--file", str(path / dockerfile), "--tag", ref, str(path)],
             check=False,
             env={"DOCKER_BUILDKIT": "1"},
             timeout=1800,
         )
     if done.returncode != 0:
-        lines = [
-            line for line in done.stderr.splitlines() if "ERROR" in line or line.startswith(("E:", "error"))
-        ]
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line or line.startswith(("E:", "error"))]
         said = " | ".join(lines[:4]) or done.stderr.strip()[-500:]
         raise BedError(f"The image {ref} could not be built: {said}")

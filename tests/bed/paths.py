@@ -26,8 +26,10 @@ def state_dir(*parts: str) -> Path:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
+def locked(name: str, folder: Path | None = None) -> Iterator[None]:
     """Hold a lock that dies with the process, so a killed run never blocks the next."""
-    with (state_dir("locks") / f"{name}.lock").open("w") as handle:
+    place = folder or state_dir("locks")
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (place / f"{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

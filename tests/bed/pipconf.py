@@ -41,11 +41,7 @@ def usable(urls: str) -> list[str]:
 
 def assemble(settings: Mapping[str, str], *, with_ca: bool) -> str:
     """Return the text of a pip.conf for use inside a build."""
-    kept = {
-        key: settings[key]
-        for key in SINGLE
-        if settings.get(key) and (key != "index-url" or usable(settings[key]))
-    }
+    kept = {key: settings[key] for key in SINGLE if settings.get(key) and (key != "index-url" or usable(settings[key]))}
     if extra := usable(settings.get("extra-index-url", "")):
         kept["extra-index-url"] = "\n    ".join(extra)
     if settings.get("trusted-host"):

@@ -19,6 +19,10 @@ OFFICIAL = {
 }
 
 
+# Left behind by working on a folder, and never part of what it says.
+DEBRIS = frozenset({"__pycache__", "node_modules", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One image of the bed: a folder with a Dockerfile, on top of another image."""
@@ -48,7 +52,7 @@ def content_hash(folder: Path, args: Mapping[str, str], parent: str) -> str:
     for key in sorted(args):
         total.update(f"arg {key}={args[key]}\n".encode())
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_file() or "__pycache__" in path.parts:
+        if path.is_symlink() or not path.is_file() or DEBRIS.intersection(path.relative_to(folder).parts):
             continue
         executable = bool(path.stat().st_mode & 0o100)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -101,9 +101,7 @@ class Registry:
 
     def _send(self, repository: str, version: str) -> None:
         login = {"username": self.user, "password": self.password} if self.user else None
-        for event in engine.api().images.push(
-            repository, version, stream=True, decode=True, auth_config=login
-        ):
+        for event in engine.api().images.push(repository, version, stream=True, decode=True, auth_config=login):
             if "error" in event:
                 raise BedError(f"{repository}:{version} could not be pushed: {event['error']}")
 
@@ -174,9 +172,7 @@ def start(
             mounts=[docker.types.Mount("/var/lib/registry", None, type="volume")],
             restart_policy={"Name": "unless-stopped"},
         ),
-        networking_config=low.create_networking_config(
-            {network: low.create_endpoint_config(ipv4_address=ip)}
-        ),
+        networking_config=low.create_networking_config({network: low.create_endpoint_config(ipv4_address=ip)}),
     )
     container = api.containers.get(created["Id"])
     if login:

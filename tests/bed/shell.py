@@ -57,9 +57,7 @@ def as_root(argv: Sequence[str]) -> list[str]:
 def apt_install(*packages: str, why: str) -> None:
     """Install Debian packages, saying so first; waits for another package manager to finish."""
     if shutil.which("apt-get") is None:
-        raise BedError(
-            f"{why} needs {', '.join(packages)}; this system has no apt-get, so install them yourself."
-        )
+        raise BedError(f"{why} needs {', '.join(packages)}; this system has no apt-get, so install them yourself.")
     say(f"installing {' '.join(packages)} with apt-get ({why})")
     env = ["env", "DEBIAN_FRONTEND=noninteractive"]
     locked = "Could not get lock", "Unable to acquire"
