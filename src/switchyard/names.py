@@ -102,7 +102,7 @@ def is_newer(version: str, than: str) -> bool:
         parts = tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in (match[4] or "").split(".") if p)
         return (core, match[4] is None, parts)
 
-    return key(left) > key(right)  # type: ignore[operator]  # tuples of equal shape compare element-wise
+    return key(left) > key(right)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

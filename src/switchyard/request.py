@@ -130,7 +130,7 @@ class Request:
     def public(self) -> dict[str, object]:
         """The request without any secret value, as it is kept in the release record."""
         data = asdict(self)
-        data["secrets"] = {name: {"uid": secret.uid} for name, secret in self.secrets.items()}
+        data["secrets"] = {name: {"value": "", "uid": secret.uid} for name, secret in self.secrets.items()}
         return data
 
 
@@ -182,7 +182,9 @@ def _check_across(request: Request) -> None:
             owner[route] = name
         for path in service.asset_paths:
             _require(
-                route_owner(request, path) == name, f"app_services.{name}.asset_paths", f"'{path}' is not routed here"
+                route_owner(request, path) == name,
+                f"app_services.{name}.asset_paths",
+                f"'{path}' is not routed here",
             )
     if request.migration:
         known = request.migration.service in request.services

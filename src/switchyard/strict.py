@@ -38,7 +38,7 @@ def build(cls: type[T], data: object, where: str) -> T:
     return cls(**values)
 
 
-def _convert(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 - type hints have no common type
+def _convert(hint: Any, value: object, where: str) -> object:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None:

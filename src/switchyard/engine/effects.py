@@ -126,6 +126,23 @@ def run(
     return completed
 
 
+def query(argv: Sequence[str], *, timeout: float = 20.0, stdin: str | None = None) -> Completed:
+    """Run a command that only reads. No fault point: whatever happens to it, nothing has changed."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            errors="replace",
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Completed(127, "", f"{argv[0]}: {error}")
+    return Completed(done.returncode, done.stdout, done.stderr)
+
+
 def replace_file(
     path: Path, data: str | bytes, *, step: str, mode: int = 0o644, owner: tuple[int, int] | None = None
 ) -> None:

@@ -1,0 +1,83 @@
+"""Starts and stops one colour: a Compose project whose instances answer on their planned ports."""
+
+from switchyard.engine import docker
+from switchyard.engine.effects import query, run
+from switchyard.engine.layout import HostConfig
+from switchyard.engine.ports import Plan, addresses
+from switchyard.engine.records import Record, variable
+from switchyard.names import AppName, Colour
+
+START_TIMEOUT = 300.0
+STOP_TIMEOUT = 180.0
+
+
+def environment(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> dict[str, str]:
+    """The variables that the record's compose file leaves open: colour, publish addresses, migration container."""
+    values = {"SWITCHYARD_COLOUR": colour, "SWITCHYARD_MIGRATE_NAME": migrate_name(record)}
+    for service, count in record.instances.items():
+        targets = addresses(plan, record.name, service, count, colour, host.publish_address)
+        for instance, target in enumerate(targets, start=1):
+            values[f"SWITCHYARD_PUBLISH_{variable(service)}_{instance}"] = target
+    return values
+
+
+def migrate_name(record: Record) -> str:
+    """Name of the one-shot migration container of a release."""
+    return f"{record.name}-migrate-{record.id.partition('-')[0]}"
+
+
+def compose(record: Record, project: str, *words: str) -> list[str]:
+    """The argv of a compose command on a record."""
+    return ["docker", "compose", "--project-name", project, "--file", str(record.compose_file), *words]
+
+
+def start(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> None:
+    """Bring a colour up with this record; what ran in it before is replaced. Images are already on the host."""
+    run(
+        compose(record, record.name.project(colour), "up", "--detach", "--remove-orphans", "--pull", "never"),
+        step=f"colour.start_{colour}",
+        timeout=START_TIMEOUT,
+        environment=environment(record, colour, plan, host),
+    )
+
+
+def stop(name: AppName, colour: Colour) -> None:
+    """Stop a colour's containers and keep them for inspection; a stopped colour does not come back at boot."""
+    running = [container.name for container in docker.of_colour(name, colour) if container.running]
+    if running:
+        run(["docker", "stop", *running], step=f"colour.stop_{colour}", timeout=STOP_TIMEOUT)
+
+
+def targets(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> dict[str, str]:
+    """Every instance of a colour on this host, `api-1` to its `ip:port`."""
+    return {
+        f"{service}-{index}": target
+        for service, count in record.instances.items()
+        for index, target in enumerate(
+            addresses(plan, record.name, service, count, colour, host.publish_address), start=1
+        )
+    }
+
+
+def release_in(name: AppName, colour: Colour) -> tuple[str, bool]:
+    """Release id found in a colour (empty when there is none, or a mix) and whether all of it runs."""
+    found = docker.of_colour(name, colour)
+    releases = {container.release for container in found}
+    return (releases.pop() if len(releases) == 1 else "", bool(found) and all(c.running for c in found))
+
+
+def exited(name: AppName, colour: Colour) -> str:
+    """Say which container of a colour is not running or keeps restarting; empty while all is well."""
+    for container in docker.of_colour(name, colour):
+        if container.state in ("exited", "dead", "restarting"):
+            return f"container {container.name} is {container.state} ({container.status})"
+    return ""
+
+
+def log_tail(name: AppName, colour: Colour, lines: int = 20) -> str:
+    """The end of each container's log in a colour, for the error that is shown to the operator."""
+    parts = []
+    for container in docker.of_colour(name, colour):
+        answer = query(["docker", "logs", "--tail", str(lines), container.id])
+        parts.append(f"--- {container.name} ({container.status})\n{(answer.out + answer.err).strip()}")
+    return "\n".join(parts)

@@ -1,0 +1,91 @@
+"""The order of a deploy. Reads as its own runbook; what each line does is in `phases`."""
+
+from switchyard.engine import colour as colours
+from switchyard.engine import phases, prune, recover
+from switchyard.engine.migrate import migrate
+from switchyard.engine.operation import Operation
+from switchyard.engine.records import Record
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.request import Request
+
+
+def deploy(op: Operation, request: Request) -> None:
+    """Make `request` live, or leave the old release serving; the result and the ledger say which and why."""
+    record: Record | None = None
+    try:
+        with op.exclusively():
+            recover.before(op)
+            op.begin(request.version)
+            with op.phase("preflight"):
+                record = phases.prepare(op, request)
+            if record is None:
+                _unchanged(op, request)
+                return
+            op.result.release = record.id
+            op.say(f"preflight: passed; this is release {record.id}")
+            with op.phase("pull"):
+                phases.pull(op, record)
+            with op.phase("migrate"):
+                migrate(op, record, request.migration_decision)
+            _raise_idle_colour(op, record)
+            with op.phase("switch"):
+                phases.switch(op, record, phases.idle_colour(op.paths), probation=request.probation_seconds > 0)
+        # The lock is free while the release is only being watched, so that a rollback need not wait.
+        _probation(op, record)
+        with op.exclusively(), op.phase("finish"):
+            phases.conclude(op)
+            prune.prune(op.paths, op.ledger, request.retain, op.say)
+            op.result.message = f"{record.id} is live on {op.result.colour}."
+            op.end("live")
+    except SwitchyardError as error:
+        _failed(op, error)
+
+
+def _unchanged(op: Operation, request: Request) -> None:
+    live = phases.live_pointer(op.paths)
+    op.result.release = live.release if live else ""
+    op.result.colour = live.colour if live else ""
+    op.result.message = f"No change: {op.result.release} already is what was asked for ({request.version})."
+    op.end("unchanged")
+
+
+def _raise_idle_colour(op: Operation, record: Record) -> None:
+    """Start and verify; on failure stop the new containers and bring the warm release back."""
+    idle = phases.idle_colour(op.paths)
+    try:
+        with op.phase("start"):
+            phases.start(op, record)
+        with op.phase("verify"):
+            phases.verify(op, record, idle)
+    except SwitchyardError as error:
+        error.message += " The old release serves on."
+        try:
+            colours.stop(op.paths.name, idle)
+            recover.warm_again(op.paths, op.host, op.ledger, op.say)
+        except SwitchyardError as cleaning:
+            # The first error is the one to act on; `recover` tidies what is left here.
+            op.say(f"cleaning up: {cleaning.message}")
+        raise
+
+
+def _probation(op: Operation, record: Record) -> None:
+    try:
+        with op.phase("watch"):
+            phases.watch(op, record)
+    except SwitchyardError as error:
+        if error.code is not Exit.REVERTED:
+            raise
+        with op.exclusively():
+            phases.take_back(op, error.message)
+            error.message += f" {op.result.release} is live again."
+        raise
+
+
+def _failed(op: Operation, error: SwitchyardError) -> None:
+    """Write how it ended. A lease that was taken over has a new owner, who writes the end."""
+    op.fail(error)
+    op.say(f"FAILED: {error.message}")
+    if error.code is Exit.INTERRUPTED:
+        return
+    if op.lease is not None:
+        op.end("reverted" if error.code is Exit.REVERTED else "failed")

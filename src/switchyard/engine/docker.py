@@ -1,0 +1,169 @@
+"""What the Docker Engine knows, read from its socket (an answer takes milliseconds, the command-line client 50).
+
+Only reads: what changes something goes through the `docker` command and `effects.run`.
+"""
+
+import base64
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from switchyard.engine.effects import query
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import AppName, Colour
+
+SOCKET = "/run/docker.sock"
+_API = "/v1.41"  # Docker 20.10, the oldest engine that the roles install
+_HUB = "https://index.docker.io/v1/"
+
+
+class _Connection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(SOCKET)
+
+
+def _get(path: str, *, timeout: float = 10.0, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    connection = _Connection("docker", timeout=timeout)
+    try:
+        connection.request("GET", _API + path, headers=headers or {})
+        answer = connection.getresponse()
+        body = answer.read()
+        return answer.status, json.loads(body) if body else None
+    except (OSError, ValueError) as error:
+        raise SwitchyardError(
+            f"Docker does not answer on {SOCKET} ({error}): 'systemctl status docker' says why; "
+            "what serves now goes on serving.",
+            Exit.PREFLIGHT,
+        ) from error
+    finally:
+        connection.close()
+
+
+def _message(body: Any) -> str:
+    return str(body.get("message", body)) if isinstance(body, dict) else str(body)
+
+
+def info() -> dict[str, Any]:
+    """The engine's description of itself: root directory, architecture and so on."""
+    status, body = _get("/info")
+    if status != 200:
+        raise SwitchyardError(f"Docker cannot describe itself: {_message(body)}.", Exit.PREFLIGHT)
+    return dict(body)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container that carries Switchyard's labels."""
+
+    id: str
+    name: str
+    state: str
+    labels: dict[str, str]
+    status: str
+
+    @property
+    def running(self) -> bool:
+        """Tell whether its process runs (not: whether it is healthy)."""
+        return self.state == "running"
+
+    @property
+    def release(self) -> str:
+        """Release id from its label."""
+        return self.labels.get("switchyard.release", "")
+
+
+def containers(labels: dict[str, str]) -> list[Container]:
+    """Every container, running or not, that has all these labels."""
+    filters = quote(json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]}))
+    status, body = _get(f"/containers/json?all=1&filters={filters}")
+    if status != 200:
+        raise SwitchyardError(f"Docker cannot list containers: {_message(body)}.", Exit.PREFLIGHT)
+    return [
+        Container(item["Id"], item["Names"][0].lstrip("/"), item["State"], item["Labels"], item["Status"])
+        for item in body
+    ]
+
+
+def of_colour(name: AppName, colour: Colour) -> list[Container]:
+    """The containers of one colour of an application, sorted by name."""
+    found = containers(
+        {"switchyard.app": name.app, "switchyard.environment": name.environment, "switchyard.colour": colour}
+    )
+    ours = [container for container in found if container.labels.get("switchyard.role") != "migrate"]
+    return sorted(ours, key=lambda container: container.name)
+
+
+def inspect(container: str) -> dict[str, Any] | None:
+    """Everything Docker knows of a container, or None when there is none of that name."""
+    status, body = _get(f"/containers/{quote(container)}/json")
+    return dict(body) if status == 200 else None
+
+
+def image(reference: str) -> dict[str, Any] | None:
+    """What Docker knows of a local image, or None when it is not on this host."""
+    status, body = _get(f"/images/{quote(reference, safe='')}/json")
+    return dict(body) if status == 200 else None
+
+
+def registry_of(reference: str) -> str:
+    """The registry's name as Docker's configuration file keys it."""
+    first, slash, _ = reference.partition("/")
+    is_host = slash and ("." in first or ":" in first or first == "localhost")
+    return first if is_host else _HUB
+
+
+def _credentials(registry: str) -> dict[str, str]:
+    """Read root's registry login the way the docker client does: a credential helper, else the stored login."""
+    try:
+        config = json.loads((Path("/root/.docker/config.json")).read_text())
+    except (OSError, ValueError):
+        return {}
+    helper = config.get("credHelpers", {}).get(registry) or config.get("credsStore")
+    if helper:
+        asked = query([f"docker-credential-{helper}", "get"], stdin=registry)
+        if asked.code == 0:
+            answer = json.loads(asked.out)
+            return {"username": answer["Username"], "password": answer["Secret"], "serveraddress": registry}
+    stored = config.get("auths", {}).get(registry, {}).get("auth")
+    if not stored:
+        return {}
+    user, _, password = base64.b64decode(stored).decode().partition(":")
+    return {"username": user, "password": password, "serveraddress": registry}
+
+
+@dataclass(frozen=True)
+class RemoteImage:
+    """What a registry says of an image reference."""
+
+    digest: str
+    architectures: tuple[str, ...]
+
+
+def resolve(reference: str) -> RemoteImage:
+    """Ask the registry, through the engine (its mirrors, insecure registries and proxies hold), for a digest.
+
+    Raises `SwitchyardError` that says whether the tag, the login or the registry is at fault.
+    """
+    registry = registry_of(reference)
+    headers = {}
+    if credentials := _credentials(registry):
+        headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(credentials).encode()).decode()
+    status, body = _get(f"/distribution/{quote(reference)}/json", timeout=30.0, headers=headers)
+    if status == 200:
+        platforms = body.get("Platforms") or []
+        return RemoteImage(body["Descriptor"]["digest"], tuple(p.get("architecture", "") for p in platforms))
+    text = _message(body)
+    lowered = text.lower()
+    if any(word in lowered for word in ("unauthorized", "denied", "no basic auth", "authentication required")):
+        reason = f"the registry refuses this host's login: check docker_registry_logins for {registry}"
+    elif "manifest unknown" in lowered or "not found" in lowered:
+        reason = "the registry has no such tag: push it first, or check image and version"
+    else:
+        reason = f"the registry cannot be reached or answered badly ({text})"
+    raise SwitchyardError(f"{reference}: {reason}.", Exit.PREFLIGHT)

@@ -1,0 +1,98 @@
+"""Starts an operation as a unit of its own and follows it; losing the follower loses nothing."""
+
+import json
+import re
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from switchyard.engine import lease as leases
+from switchyard.engine.effects import replace_file, run
+from switchyard.engine.layout import OPERATION_LOGS, REQUESTS, AppPaths
+from switchyard.engine.operation import read_result
+from switchyard.errors import Exit, SwitchyardError
+
+_OPERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
+_LONGEST = 6 * 3600
+_POLL = 0.02
+
+
+def new_id() -> str:
+    """An operation id: the time (UTC) and six random digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def check_id(operation: str) -> str:
+    """Return a well-formed operation id; raises `SwitchyardError` otherwise."""
+    if not _OPERATION.fullmatch(operation):
+        raise SwitchyardError(f"'{operation[:40]}' is no operation id.", Exit.USAGE)
+    return operation
+
+
+def start(paths: AppPaths, kind: str, request: dict[str, Any]) -> str:
+    """Start an operation in a systemd unit that outlives this process; returns its id.
+
+    The request travels by a root-only file on a tmpfs, since it carries secrets. Whatever ends the unit, systemd runs
+    `recover` after it.
+    """
+    holder = leases.holder(paths)
+    if holder and holder.process_alive and not (kind == "rollback" and holder.phase == "watch"):
+        raise SwitchyardError(f"Another operation is changing {paths.name} right now: {holder.describe()}.", Exit.BUSY)
+    operation = new_id()
+    engine = str(Path(sys.argv[0]).resolve())
+    log = OPERATION_LOGS / f"{operation}.log"
+    data = {"op": operation, "kind": kind, "app": str(paths.name), "request": request}
+    replace_file(REQUESTS / f"{operation}.json", json.dumps(data), step="operation.request", mode=0o600)
+    if not OPERATION_LOGS.is_dir():
+        run(["mkdir", "-p", "-m", "0750", str(OPERATION_LOGS)], step="operation.logs")
+    run(
+        [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            "--no-block",
+            f"--unit=switchyard-{operation}",
+            f"--description=Switchyard {kind} of {paths.name}",
+            f"--property=ExecStopPost={engine} recover --app {paths.name} --after {operation}",
+            f"--property=StandardOutput=append:{log}",
+            f"--property=StandardError=append:{log}",
+            f"--property=RuntimeMaxSec={_LONGEST}",
+            engine,
+            "perform",
+            operation,
+        ],
+        step="operation.unit",
+    )
+    return operation
+
+
+def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[str, Any]:
+    """Return what the operation said since `offset`, and its result once it ended; waits up to `wait` seconds."""
+    log = OPERATION_LOGS / f"{operation}.log"
+    deadline = time.monotonic() + wait
+    while True:
+        result = read_result(paths, operation)
+        text = _read_from(log, offset)
+        # With a result the last lines are there, too: the result is written after them.
+        if result is not None or time.monotonic() > deadline:
+            whole = text[: text.rfind(b"\n") + 1] if result is None else text
+            return {
+                "op": operation,
+                "offset": offset + len(whole),
+                "lines": whole.decode(errors="replace").splitlines(),
+                "done": result is not None,
+                "result": result,
+            }
+        time.sleep(_POLL)
+
+
+def _read_from(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read()
+    except OSError:
+        return b""

@@ -1,0 +1,109 @@
+"""The ledger: what was tried on this application, and how it ended. Every other history is derived from it.
+
+Events: `start` and `end` of an operation, `live` (a proven switch), `migration` (state of the schema), `bad` (a
+release that must not be rolled back to). A start without an end is an operation that died; recovery writes its end.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from switchyard.engine.effects import replace_file
+from switchyard.engine.layout import AppPaths
+from switchyard.names import Colour, parse_release_id
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Ledger:
+    """The ledger of one application, read once and appended to."""
+
+    paths: AppPaths
+    events: list[Event] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, paths: AppPaths) -> "Ledger":
+        """Read the ledger. A line that is no JSON object is kept on disk and skipped here."""
+        ledger = cls(paths)
+        if paths.ledger.is_file():
+            for line in paths.ledger.read_text().splitlines():
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(event, dict):
+                    ledger.events.append(event)
+        return ledger
+
+    def append(self, event: str, **fields: object) -> None:
+        """Add one event, durably. The file is replaced whole, so a crash or a full disk never leaves half a line."""
+        entry: Event = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "event": event,
+            **fields,
+        }
+        old = self.paths.ledger.read_text() if self.paths.ledger.is_file() else ""
+        line = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
+        replace_file(self.paths.ledger, old + line + "\n", step=f"ledger.{event}", mode=0o640)
+        self.events.append(entry)
+
+    def of(self, *kinds: str) -> Iterable[Event]:
+        """The events of these kinds, oldest first."""
+        return (event for event in self.events if event["event"] in kinds)
+
+    def next_number(self) -> int:
+        """The next release number. Numbers of failed releases are not used again."""
+        numbers = [parsed[0] for event in self.events if (parsed := parse_release_id(str(event.get("release"))))]
+        return max(numbers, default=0) + 1
+
+    def unfinished(self) -> list[Event]:
+        """Starts that have no end."""
+        ended = {event["op"] for event in self.of("end")}
+        return [event for event in self.of("start") if event["op"] not in ended]
+
+    def last_live(self) -> tuple[str, Colour] | None:
+        """Release and colour of the last proven switch, or None when there was none."""
+        last: Event | None = None
+        for event in self.of("live"):
+            last = event
+        return (last["release"], last["colour"]) if last and last.get("release") else None
+
+    def bad(self) -> dict[str, str]:
+        """Releases marked bad, with the reason."""
+        return {event["release"]: event["reason"] for event in self.of("bad")}
+
+    def ever_live(self) -> set[str]:
+        """Releases that a proven switch made live at least once."""
+        return {event["release"] for event in self.of("live") if event.get("release")}
+
+    def lineage(self) -> list[str]:
+        """The releases one would go back through, oldest first; the last one is live.
+
+        A deploy adds to it; going back to a release drops everything after it, so that the release that was left is
+        not what the next rollback returns to.
+        """
+        stack: list[str] = []
+        for event in self.of("live"):
+            release = event.get("release")
+            if not release:
+                continue
+            if release in stack:
+                del stack[stack.index(release) + 1 :]
+            else:
+                stack.append(release)
+        return stack
+
+    def schema(self) -> Event | None:
+        """The last migration event, or None when no release migrated yet."""
+        last: Event | None = None
+        for event in self.of("migration"):
+            last = event
+        return last
+
+    def schema_epoch(self) -> tuple[int, str]:
+        """The highest epoch that a migrated or live release raised the database to, and that release."""
+        epochs = [(int(event.get("schema_epoch", 1)), str(event["release"])) for event in self.of("migration", "live")]
+        return max(epochs, key=lambda item: item[0], default=(1, ""))

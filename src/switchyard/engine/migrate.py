@@ -1,0 +1,181 @@
+"""Runs the application's own migration once, in the new image, before the new colour starts.
+
+The migration runs in a container of its own name. A killed engine leaves it running, and whoever comes next finds it
+by that name and takes its result, so no migration is ever started twice or left in doubt by a death of ours.
+"""
+
+import time
+from dataclasses import dataclass
+
+from switchyard.engine import colour, docker, records
+from switchyard.engine.effects import query, run
+from switchyard.engine.operation import Operation
+from switchyard.engine.records import Record
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import COLOURS
+from switchyard.request import Migration
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A one-shot container of a release."""
+
+    op: Operation
+    record: Record
+
+    def project(self) -> str:
+        return f"{self.record.name}-migrate"
+
+    def variables(self) -> dict[str, str]:
+        # The migration publishes nothing, but compose wants every variable of the file.
+        open_ports = {
+            f"SWITCHYARD_PUBLISH_{records.variable(service)}_{index}": "127.0.0.1:0"
+            for service, count in self.record.instances.items()
+            for index in range(1, count + 1)
+        }
+        return open_ports | {
+            "SWITCHYARD_COLOUR": COLOURS[0],
+            "SWITCHYARD_MIGRATE_NAME": colour.migrate_name(self.record),
+        }
+
+    def current(self, migration: Migration) -> str:
+        """The revision that the application's `current` command prints, or '' when it has none or fails."""
+        if not migration.current:
+            return ""
+        name = f"{colour.migrate_name(self.record)}-current"
+        words = ("run", "--rm", "--no-deps", "--name", name, "migrate", *migration.current)
+        done = run(
+            colour.compose(self.record, self.project(), *words),
+            step="migrate.current",
+            timeout=120,
+            environment=self.variables() | {"SWITCHYARD_MIGRATE_NAME": name},
+            check=False,
+        )
+        return done.out.strip() if done.code == 0 else ""
+
+    def start(self) -> None:
+        run(
+            colour.compose(self.record, self.project(), "up", "--detach", "--no-deps", "--pull", "never", "migrate"),
+            step="migrate.start",
+            timeout=120,
+            environment=self.variables(),
+        )
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the container's end; returns its exit code, -1 when it vanished."""
+        name = colour.migrate_name(self.record)
+        deadline = time.monotonic() + timeout
+        while True:
+            found = docker.inspect(name)
+            if found is None:
+                return -1
+            if found["State"]["Status"] == "exited":
+                return int(found["State"]["ExitCode"])
+            if time.monotonic() > deadline:
+                run(["docker", "stop", "--time", "10", name], step="migrate.stop", timeout=60)
+            time.sleep(_POLL_SECONDS)
+
+    def log(self) -> str:
+        answer = query(["docker", "logs", "--tail", "30", colour.migrate_name(self.record)])
+        return (answer.out + answer.err).strip()
+
+    def remove(self) -> None:
+        run(["docker", "rm", "--force", colour.migrate_name(self.record)], step="migrate.remove", check=False)
+
+
+def migrate(op: Operation, record: Record, decision: str) -> None:
+    """Run the release's migration; the old colour serves on whatever happens here.
+
+    `decision` is `resume` or `resolve` (the operator's answer to a dirty schema) or ''. Raises `SwitchyardError`
+    (migration): the schema is as before, or is recorded as dirty and the next deploy waits for a decision.
+    """
+    migration = record.request.migration
+    state = op.ledger.schema()
+    if migration is None:
+        return
+    if state and state["state"] == "clean" and state["digest"] == record.digests[migration.service]:
+        op.say("migrate: this image already migrated this database")
+        return
+    if state and state["state"] == "started":
+        _settle(op, state)
+        state = op.ledger.schema()
+    if state and state["state"] == "dirty":
+        if decision == "resolve":
+            op.say("migrate: the schema counts as repaired by hand; the migration runs from there")
+        elif decision != "resume":
+            raise dirty(state)
+    one_shot = _Run(op, record)
+    before = one_shot.current(migration)
+    _note(op, record, "started", before=before)
+    op.say(f"migrate: running {' '.join(migration.command)} in {record.request.services[migration.service].reference}")
+    one_shot.start()
+    code = one_shot.wait(migration.timeout)
+    _conclude(op, one_shot, migration, before, code)
+
+
+def dirty(state: dict[str, object]) -> SwitchyardError:
+    """The refusal of a schema that nobody has vouched for."""
+    return SwitchyardError(
+        f"The migration of release {state['release']} stopped half-way and the schema is dirty. Look at the database, "
+        "then deploy with '-e migration=resume' (run the migration again from where it stands) or '-e migration=resolve' "
+        "(you repaired it by hand).",
+        Exit.MIGRATION,
+    )
+
+
+def _note(op: Operation, record: Record, state: str, **more: object) -> None:
+    service = record.request.migration.service if record.request.migration else ""
+    op.ledger.append(
+        "migration",
+        op=op.id,
+        release=record.id,
+        state=state,
+        digest=record.digests.get(service, ""),
+        schema_epoch=record.request.schema_epoch,
+        **more,
+    )
+
+
+def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, code: int) -> None:
+    """Judge a finished migration by its exit code and, when it failed, by the revision it left."""
+    record = one_shot.record
+    if code == 0:
+        after = one_shot.current(migration)
+        _note(op, record, "clean", before=before, after=after)
+        one_shot.remove()
+        op.say(f"migrate: done{f', the schema is at {after.splitlines()[-1]}' if after else ''}")
+        return
+    log, after = one_shot.log(), one_shot.current(migration)
+    unchanged = bool(migration.current) and after == before
+    if unchanged:
+        _note(op, record, "unchanged", before=before, after=after)
+    else:
+        _note(op, record, "dirty", before=before, after=after)
+    one_shot.remove()
+    state = "The schema is as before." if unchanged else "The schema may be half-way and is recorded as dirty."
+    raise SwitchyardError(
+        f"The migration of {record.id} failed with exit code {code}; the old release serves on. {state}",
+        Exit.MIGRATION,
+        log,
+    )
+
+
+def _settle(op: Operation, state: dict[str, object]) -> None:
+    """Find out how a migration ended whose engine died: its container goes on alone, and is asked here."""
+    record = records.load(op.paths, str(state["release"]))
+    if record.request.migration is None:
+        return
+    one_shot = _Run(op, record)
+    before = str(state.get("before", ""))
+    if docker.inspect(colour.migrate_name(record)) is None:
+        # Killed before its container existed: nothing has touched the schema.
+        _note(op, record, "unchanged", before=before, after=before)
+        return
+    op.say(f"migrate: waiting for the migration that {state['op']} began")
+    with_code = one_shot.wait(record.request.migration.timeout)
+    try:
+        _conclude(op, one_shot, record.request.migration, before, with_code)
+    except SwitchyardError as error:
+        op.say(error.message)

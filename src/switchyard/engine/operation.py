@@ -1,0 +1,142 @@
+"""One operation on one application: its lock, its lease, its phases and what the operator reads about them."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+from switchyard.engine import lease as leases
+from switchyard.engine.effects import exclusive, replace_file
+from switchyard.engine.layout import AppPaths, HostConfig
+from switchyard.engine.lease import Lease
+from switchyard.engine.ledger import Ledger
+from switchyard.errors import SwitchyardError
+
+
+@dataclass
+class Result:
+    """How an operation ended, as the follower and the ledger get it."""
+
+    op: str
+    kind: str
+    code: int = 0
+    message: str = ""
+    details: str = ""
+    changed: bool = False
+    version: str = ""
+    release: str = ""
+    previous: str = ""
+    colour: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase."""
+    switch_ms: float = 0.0
+    """From the rename of the pointer to its proof on new connections."""
+    live_ms: float = 0.0
+    """From the start of the engine to that proof."""
+
+
+@dataclass
+class Operation:
+    """An operation under way. Use as: `with op.exclusively(): op.begin(...); with op.phase("pull"): ...`."""
+
+    id: str
+    kind: str
+    who: str
+    paths: AppPaths
+    host: HostConfig
+    result: Result
+    ledger: Ledger
+    began: float = field(default_factory=time.monotonic)
+    lease: Lease | None = None
+
+    @classmethod
+    def open(cls, identity: str, kind: str, who: str, paths: AppPaths, host: HostConfig) -> "Operation":
+        """Prepare an operation; nothing is taken or written yet."""
+        return cls(identity, kind, who, paths, host, Result(identity, kind), Ledger(paths))
+
+    def say(self, text: str) -> None:
+        """Tell the operator, with the time (UTC). A log that cannot be written must not stop a release."""
+        with contextlib.suppress(OSError):
+            print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Hold the application's lock; the ledger is read afresh, since others may have written it."""
+        current = leases.holder(self.paths)
+        by = f": {current.describe()}" if current else ""
+        busy = (
+            f"Another operation is changing {self.paths.name} right now{by}. Wait for it, or read 'switchyard status'."
+        )
+        with exclusive(self.paths.lock, wait=2, busy=busy):
+            self.ledger = Ledger.load(self.paths)
+            if self.lease is not None:
+                leases.check(self.paths, self.lease)
+            yield
+
+    def begin(self, version: str, *, take_over: bool = False) -> None:
+        """Take the lease and write the start into the ledger."""
+        self.lease = leases.acquire(self.paths, op=self.id, kind=self.kind, who=self.who, take_over=take_over)
+        self.result.version = version
+        self.ledger.append("start", op=self.id, kind=self.kind, who=self.who, version=version)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Run one phase: renews the lease under the phase's name and measures it."""
+        if self.lease is None:
+            raise SwitchyardError(f"Phase {name} needs an operation that has begun.")
+        if self.lease.phase != name:
+            self.lease = leases.renew(self.paths, self.lease, name)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.result.phases[name] = round(time.monotonic() - started, 3)
+
+    def switched(self, milliseconds: float) -> None:
+        """Note a proven switch."""
+        self.result.switch_ms = round(milliseconds, 1)
+        self.result.live_ms = round((time.monotonic() - self.began) * 1000, 1)
+
+    def end(self, outcome: str) -> None:
+        """Write the end into the ledger and give the lease back."""
+        if self.lease is None:
+            return
+        self.ledger.append(
+            "end",
+            op=self.id,
+            kind=self.kind,
+            outcome=outcome,
+            code=self.result.code,
+            message=self.result.message,
+            version=self.result.version,
+            release=self.result.release,
+            seconds=round(time.monotonic() - self.began, 2),
+        )
+        leases.release(self.paths, self.lease)
+
+    def fail(self, error: SwitchyardError) -> None:
+        """Put an error into the result."""
+        self.result.code = int(error.code)
+        self.result.message = error.message
+        self.result.details = error.details
+
+    def write_result(self) -> None:
+        """Leave the result where followers look for it."""
+        write_result(self.paths, self.result)
+
+
+def write_result(paths: AppPaths, result: Result) -> None:
+    """Write a result file."""
+    replace_file(paths.result(result.op), json.dumps(asdict(result)) + "\n", step="operation.result", mode=0o640)
+
+
+def read_result(paths: AppPaths, operation: str) -> dict[str, object] | None:
+    """Read a result file; None while the operation has not ended."""
+    try:
+        data = json.loads(paths.result(operation).read_text())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None

@@ -1,0 +1,281 @@
+"""The phases of a deploy, each on its own: what it does on this host, and how it fails.
+
+Every phase may be run again: it looks at what is there and does the rest.
+"""
+
+import time
+
+from switchyard.engine import colour as colours
+from switchyard.engine import docker, edge, ports, preflight, records
+from switchyard.engine.effects import query, run
+from switchyard.engine.layout import AppPaths, HostConfig
+from switchyard.engine.ledger import Ledger
+from switchyard.engine.migrate import dirty
+from switchyard.engine.operation import Operation
+from switchyard.engine.probe import smoke, wait_healthy
+from switchyard.engine.records import Record
+from switchyard.engine.site import Pointer, Site
+from switchyard.engine.site import read as read_pointer
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import COLOURS, Colour, is_newer, other
+from switchyard.request import Request, route_owner
+
+_PULL_TRIES = 3
+_PULL_TIMEOUT = 1800.0
+_FAILED_PROBES = 3
+"""Probes in a row that must fail before a release on probation is taken back."""
+
+
+def live_pointer(paths: AppPaths) -> Pointer | None:
+    """What is live: what the pointer file says, and nothing else."""
+    return read_pointer(paths.pointer.read_text()) if paths.pointer.is_file() else None
+
+
+def idle_colour(paths: AppPaths) -> Colour:
+    """The colour that the next release goes to."""
+    pointer = live_pointer(paths)
+    return other(pointer.colour) if pointer else COLOURS[0]
+
+
+def site_for(paths: AppPaths, host: HostConfig, pointer: Pointer) -> Site:
+    """Gather what a pointer file is made from. A previous release whose record is gone is left out."""
+    live = records.load(paths, pointer.release)
+    previous = records.load(paths, pointer.previous) if pointer.previous in records.ids(paths) else None
+    return Site(pointer, live, previous, ports.load(), host, (host.publish_address,))
+
+
+def prepare(op: Operation, request: Request) -> Record | None:
+    """Preflight: refuse what can be known to go wrong, then write the new release's record.
+
+    Returns None when the live release already is what is asked for. Nothing that serves has been touched.
+    """
+    pointer = live_pointer(op.paths)
+    refuse_older(request, pointer, op.paths)
+    if pointer and pointer.probation:
+        raise SwitchyardError(
+            f"Release {pointer.release} is still on probation and needs both colours: wait for its verdict, or go back "
+            "with scripts/rollback.sh.",
+            Exit.BUSY,
+        )
+    state = op.ledger.schema()
+    if state and state["state"] == "dirty" and not request.migration_decision and request.migration:
+        raise dirty(state)
+    info = docker.info()
+    preflight.check_edge()
+    preflight.check_secrets(op.paths, request)
+    preflight.check_connections(request)
+    preflight.check_database(op.paths.name)
+    digests = preflight.resolve(request)
+    hashed = records.config_hash(request, digests, records.salt())
+    if pointer and is_live(op.paths, pointer, hashed):
+        return None
+    idle = idle_colour(op.paths)
+    ports.ensure(op.paths.name, {n: s.instances for n, s in request.services.items()}, op.host)
+    preflight.check_space(request, digests, str(info["DockerRootDir"]))
+    preflight.check_memory(request, 0)
+    preflight.check_ports(op.paths.name, request, idle, ports.load(), op.host)
+    records.place_secrets(op.paths, request)
+    return records.create(op.paths, next_number(op.paths, op.ledger), request, digests, hashed)
+
+
+def refuse_older(request: Request, pointer: Pointer | None, paths: AppPaths) -> None:
+    """Without a version on the command line, never go below what somebody released by tag in between."""
+    if request.explicit_version or pointer is None:
+        return
+    live = records.load(paths, pointer.release).version
+    if is_newer(live, request.version):
+        raise SwitchyardError(
+            f"{live} is live and the inventory names {request.version}: type '-e version={request.version}' to go back "
+            f"on purpose, or set app_version to {live}.",
+            Exit.PREFLIGHT,
+        )
+
+
+def is_live(paths: AppPaths, pointer: Pointer, hashed: str) -> bool:
+    """Tell whether the live release has this configuration hash and all of it runs."""
+    if records.load(paths, pointer.release).config_hash != hashed:
+        return False
+    return colours.release_in(paths.name, pointer.colour) == (pointer.release, True)
+
+
+def next_number(paths: AppPaths, ledger: Ledger) -> int:
+    """The next release number: above every one in the ledger and every directory, complete or not."""
+    taken = [int(path.name.partition("-")[0]) for path in paths.releases.glob("[0-9]*-*")]
+    return max([ledger.next_number() - 1, *taken]) + 1
+
+
+def pull(op: Operation, record: Record) -> None:
+    """Get every image by digest; those already on the host are left alone. The registry may stumble, not fall."""
+    for service in record.request.services:
+        reference = record.pinned(service)
+        if docker.image(reference) is None:
+            op.say(f"pull: {reference}")
+            _pull_one(op, reference)
+        _require_environment(record, service)
+
+
+def _pull_one(op: Operation, reference: str) -> None:
+    for attempt in range(1, _PULL_TRIES + 1):
+        done = run(["docker", "pull", "--quiet", reference], step="pull.image", timeout=_PULL_TIMEOUT, check=False)
+        if done.code == 0:
+            return
+        op.say(f"pull: attempt {attempt} of {_PULL_TRIES} failed: {done.reason}")
+        if attempt < _PULL_TRIES:
+            time.sleep(attempt)
+    raise SwitchyardError(f"{reference} cannot be pulled: {done.reason}. The old release serves on.", Exit.PREFLIGHT)
+
+
+def _require_environment(record: Record, service: str) -> None:
+    """An image may name the variables it cannot start without, in the label `switchyard.required-env`."""
+    spec = record.request.services[service]
+    labels = (docker.image(record.pinned(service)) or {}).get("Config", {}).get("Labels") or {}
+    required = {name.strip() for name in labels.get("switchyard.required-env", "").split(",") if name.strip()}
+    # A secret file NAME satisfies NAME; so does NAME_FILE, the usual way to point at it.
+    given = {*spec.env, *spec.secrets, *spec.secret_env}
+    missing = sorted(name for name in required if name not in given and f"{name}_FILE" not in given)
+    if missing:
+        raise SwitchyardError(
+            f"{spec.reference} needs {', '.join(missing)}: add it to app_services.{service}.env or secrets.",
+            Exit.PREFLIGHT,
+        )
+
+
+def start(op: Operation, record: Record) -> None:
+    """Bring the release up in the idle colour (draining what is warm there) and wait until all of it is healthy."""
+    idle, plan = idle_colour(op.paths), ports.load()
+    targets = colours.targets(record, idle, plan, op.host)
+    resident, running = colours.release_in(op.paths.name, idle)
+    if running and resident not in ("", record.id):
+        _drain(op, resident, idle)
+    op.say(f"start: {record.id} on {idle}: {', '.join(f'{name} {target}' for name, target in targets.items())}")
+    colours.start(record, idle, plan, op.host)
+    wait_until_healthy(op, record, idle)
+
+
+def wait_until_healthy(op: Operation, record: Record, colour: Colour) -> None:
+    """Wait for a colour's instances; raises `SwitchyardError` with the tail of the containers' logs."""
+    health = {
+        f"{service}-{index}": spec.health
+        for service, spec in record.request.services.items()
+        for index in range(1, spec.instances + 1)
+    }
+    try:
+        wait_healthy(
+            colours.targets(record, colour, ports.load(), op.host),
+            health,
+            still_running=lambda: colours.exited(op.paths.name, colour),
+            say=lambda text: op.say(f"start: {text}"),
+        )
+    except SwitchyardError as error:
+        error.details = error.details or colours.log_tail(op.paths.name, colour)
+        raise
+
+
+def _drain(op: Operation, resident: str, colour: Colour) -> None:
+    """Wait until nobody uses the warm colour any more, at most the drain time."""
+    record = records.load(op.paths, resident)
+    numbers = [target.rpartition(":")[2] for target in colours.targets(record, colour, ports.load(), op.host).values()]
+    expression = " or ".join(f"sport = :{port} or dport = :{port}" for port in numbers)
+    deadline = time.monotonic() + record.request.drain_seconds
+    said = False
+    while (busy := query(["ss", "-Htn", "state", "established", f"( {expression} )"]).out.strip()) and (
+        time.monotonic() < deadline
+    ):
+        if not said:
+            op.say(f"start: draining {resident} on {colour}: {len(busy.splitlines())} connections")
+            said = True
+        time.sleep(0.2)
+
+
+def verify(op: Operation, record: Record, colour: Colour) -> None:
+    """Smoke tests against the colour, privately: every instance that would get the request must answer it."""
+    plan = ports.load()
+    for test in record.request.smoke_tests:
+        service = route_owner(record.request, test.path)
+        if service is None:
+            continue
+        count = record.instances[service]
+        for target in ports.addresses(plan, op.paths.name, service, count, colour, op.host.publish_address):
+            if wrong := smoke(target, test):
+                raise SwitchyardError(
+                    f"A smoke test failed on {service} ({target}): {wrong}.",
+                    Exit.UNHEALTHY,
+                    colours.log_tail(op.paths.name, colour),
+                )
+    op.say(f"verify: {len(record.request.smoke_tests)} smoke tests passed on {colour}")
+
+
+def switch(op: Operation, record: Record, colour: Colour, *, probation: bool) -> None:
+    """Point the edge at the colour, prove it, and write it into the ledger."""
+    pointer = live_pointer(op.paths)
+    previous = pointer.release if pointer and pointer.release != record.id else ""
+    if pointer and pointer.colour == colour and pointer.release == record.id:
+        op.say(f"switch: {record.id} already is live")
+        return
+    new = Pointer(record.id, colour, previous, probation and bool(previous))
+    switched = edge.point(op.paths, site_for(op.paths, op.host, new), op.host)
+    op.switched(switched.milliseconds)
+    note_live(op, record, colour)
+    op.result.previous = previous
+    op.say(f"switch: {record.id} is live on {colour}, proven in {switched.milliseconds:.0f} ms")
+
+
+def note_live(op: Operation, record: Record, colour: Colour) -> None:
+    """Write a proven switch into the ledger."""
+    op.ledger.append(
+        "live",
+        op=op.id,
+        release=record.id,
+        colour=colour,
+        schema_epoch=record.request.schema_epoch,
+        digests=record.digests,
+    )
+    op.result.release, op.result.colour, op.result.changed = record.id, colour, True
+    op.result.digests = record.digests
+
+
+def watch(op: Operation, record: Record) -> None:
+    """Probation: probe every service through the edge each second; raises `SwitchyardError` on three bad in a row."""
+    pointer = live_pointer(op.paths)
+    if pointer is None or not pointer.probation:
+        return
+    site = site_for(op.paths, op.host, pointer)
+    seconds = record.request.probation_seconds
+    op.say(f"watch: {seconds:.0f} s of probes, {pointer.previous} stands by as backup")
+    failed = dict.fromkeys(record.request.services, 0)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for service in failed:
+            wrong = edge.prove_once(site, op.host, service, set(site.live_targets(service)))
+            failed[service] = failed[service] + 1 if wrong else 0
+            if wrong:
+                op.say(f"watch: {service}: {wrong} ({failed[service]} of {_FAILED_PROBES})")
+            if failed[service] >= _FAILED_PROBES:
+                raise SwitchyardError(
+                    f"Release {record.id} failed on probation: {service}: {wrong}.",
+                    Exit.REVERTED,
+                    colours.log_tail(op.paths.name, pointer.colour),
+                )
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+def conclude(op: Operation) -> None:
+    """End a probation: take `backup` out; the previous colour stays warm outside the upstream."""
+    pointer = live_pointer(op.paths)
+    if pointer and pointer.probation:
+        settled = Pointer(pointer.release, pointer.colour, pointer.previous, probation=False)
+        edge.point(op.paths, site_for(op.paths, op.host, settled), op.host)
+
+
+def take_back(op: Operation, reason: str) -> None:
+    """Put the pointer back to the previous release and mark the one on probation bad."""
+    pointer = live_pointer(op.paths)
+    if pointer is None or not pointer.previous:
+        return
+    bad, old = pointer.release, records.load(op.paths, pointer.previous)
+    back = Pointer(old.id, other(pointer.colour))
+    edge.point(op.paths, site_for(op.paths, op.host, back), op.host)
+    note_live(op, old, back.colour)
+    op.ledger.append("bad", op=op.id, release=bad, reason=reason)
+    colours.stop(op.paths.name, pointer.colour)
+    op.say(f"watch: {old.id} is live again on {back.colour}; {bad} is marked bad and kept stopped for inspection")

@@ -1,0 +1,115 @@
+"""Asks an address over HTTP and judges the answer: health, smoke tests, and the proof after a switch."""
+
+import http.client
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.request import Health, SmokeTest
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, or why there is none (`status` 0 and `problem`)."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    problem: str = ""
+
+
+def ask(
+    address: str,
+    path: str,
+    *,
+    method: str = "GET",
+    host: str = "",
+    timeout: float = 5.0,
+    limit: int = 1 << 20,
+) -> Answer:
+    """Send one request to `ip:port` on a connection of its own; never raises for what the other side does."""
+    connection = http.client.HTTPConnection(address, timeout=timeout)
+    try:
+        headers = {"User-Agent": "switchyard", "Connection": "close"} | ({"Host": host} if host else {})
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        body = answer.read(limit)
+        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, body)
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(0, {}, b"", str(error) or type(error).__name__)
+    finally:
+        connection.close()
+
+
+def judge_health(answer: Answer, path: str) -> str:
+    """Return an empty string for a healthy answer, else what is wrong with it, and the fix where there is one."""
+    if answer.problem:
+        return f"no answer ({answer.problem})"
+    if 300 <= answer.status < 400:
+        target = answer.headers.get("location", "elsewhere")
+        return f"{path} answers {answer.status}, a redirect to {target}: name a health path that answers 200 itself"
+    if not 200 <= answer.status < 300:
+        return f"{path} answers {answer.status}: {answer.body[:120].decode(errors='replace').strip()!r}"
+    return ""
+
+
+def wait_healthy(
+    targets: dict[str, str],
+    health: dict[str, Health],
+    *,
+    still_running: Callable[[], str],
+    say: Callable[[str], None],
+) -> None:
+    """Wait until every target (instance name to `ip:port`) gave its `successes` healthy answers in a row.
+
+    `still_running` returns why waiting is pointless (a container exited) or an empty string. Raises
+    `SwitchyardError` (unhealthy) naming the instance and its last wrong answer.
+    """
+    started = time.monotonic()
+    streak = dict.fromkeys(targets, 0)
+    wrong = dict.fromkeys(targets, "not asked yet")
+    redirects = dict.fromkeys(targets, 0)
+    pending = dict.fromkeys(targets, 0.0)
+    while pending:
+        name = min(pending, key=lambda key: pending[key])
+        rules = health[name]
+        time.sleep(max(0.0, pending[name] - time.monotonic()))
+        answer = ask(targets[name], rules.path, timeout=rules.timeout)
+        problem = judge_health(answer, rules.path)
+        streak[name] = 0 if problem else streak[name] + 1
+        redirects[name] += 300 <= answer.status < 400
+        if problem:
+            wrong[name] = problem
+        if streak[name] >= rules.successes:
+            say(f"{name} is healthy ({rules.successes} answers in a row, {time.monotonic() - started:.1f} s)")
+            del pending[name]
+            continue
+        # No amount of waiting turns a redirect into health.
+        gone = f"{name}: {wrong[name]}" if redirects[name] >= rules.successes else still_running()
+        if gone:
+            raise SwitchyardError(f"The new release is not healthy: {gone}.", Exit.UNHEALTHY)
+        if time.monotonic() - started > rules.start_timeout:
+            raise SwitchyardError(
+                f"The new release is not healthy after {rules.start_timeout:.0f} s: {name}: {wrong[name]}.",
+                Exit.UNHEALTHY,
+            )
+        # Successes are gathered quickly once the first came; before that a starting application is left in peace.
+        pending[name] = time.monotonic() + (min(rules.interval, 0.05) if streak[name] else rules.interval)
+
+
+def smoke(address: str, test: SmokeTest) -> str:
+    """Run one smoke test against `ip:port`; return what is wrong, or an empty string."""
+    started = time.monotonic()
+    answer = ask(address, test.path, method=test.method, timeout=test.timeout)
+    seconds = time.monotonic() - started
+    what = f"{test.method} {test.path}"
+    if answer.problem:
+        return f"{what}: no answer ({answer.problem})"
+    if answer.status != test.status:
+        return f"{what}: expected {test.status}, got {answer.status}"
+    if test.contains and test.contains.encode() not in answer.body:
+        return f"{what}: the answer does not contain {test.contains!r}"
+    if seconds > test.timeout:
+        return f"{what}: took {seconds:.1f} s, more than {test.timeout:.1f} s"
+    return ""

@@ -1,0 +1,61 @@
+"""Removes what no rollback can need any more; touches only what Switchyard created, of one application."""
+
+from collections.abc import Callable
+
+from switchyard.engine import docker, phases, records
+from switchyard.engine.effects import run
+from switchyard.engine.layout import AppPaths, known_apps
+from switchyard.engine.ledger import Ledger
+from switchyard.errors import SwitchyardError
+
+_RESULTS_KEPT = 50
+
+
+def removable(paths: AppPaths, ledger: Ledger, retain: int) -> list[str]:
+    """The records to remove: all but the live one, the previous one and `retain` more good ones, newest first kept."""
+    pointer = phases.live_pointer(paths)
+    keep = {pointer.release, pointer.previous} if pointer else set()
+    lineage = ledger.lineage()
+    keep.update(lineage[-2:])
+    bad = ledger.bad()
+    others = [r for r in records.ids(paths) if r not in keep]
+    good = [r for r in others if r in ledger.ever_live() and r not in bad]
+    # The newest failed release stays as well: it is what somebody is looking into.
+    failed = [r for r in others if r not in good]
+    keep.update(good[len(good) - retain :] if retain else [])
+    keep.update(failed[-1:])
+    return [r for r in others if r not in keep]
+
+
+def prune(paths: AppPaths, ledger: Ledger, retain: int, say: Callable[[str], None]) -> list[str]:
+    """Remove old records and the images that no record on this host names any more. Returns what was removed."""
+    removed = []
+    for identity in removable(paths, ledger, retain):
+        record = records.load(paths, identity)
+        images = {record.pinned(service) for service in record.request.services}
+        records.remove(record)
+        for reference in sorted(images - _still_named()):
+            if docker.image(reference) is not None:
+                # A stopped container may hold it; then the next prune takes it.
+                run(["docker", "image", "rm", reference], step="prune.image", check=False)
+        removed.append(identity)
+    if removed:
+        say(f"finish: pruned {', '.join(removed)}")
+    old = sorted(paths.results.glob("*.json"))[:-_RESULTS_KEPT]
+    if old:
+        run(["rm", "-f", "--", *map(str, old)], step="prune.results")
+    return removed
+
+
+def _still_named() -> set[str]:
+    """Every image that a record of any application on this host pins."""
+    named: set[str] = set()
+    for name in known_apps():
+        paths = AppPaths(name)
+        for identity in records.ids(paths):
+            try:
+                record = records.load(paths, identity)
+            except SwitchyardError:
+                continue
+            named.update(record.pinned(service) for service in record.request.services)
+    return named

@@ -1,0 +1,159 @@
+"""Release records: what a release is, written once and never changed.
+
+A record holds the compose file with every image pinned by digest, configuration by value and secrets by name. Going
+back to a release restores its record: yesterday's configuration with yesterday's image.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets as random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from switchyard.engine.effects import replace_file, run
+from switchyard.engine.layout import SALT, AppPaths
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import AppName, parse_release_id, release_id
+from switchyard.request import Request, Service
+from switchyard.strict import build
+
+
+@dataclass(frozen=True)
+class Record:
+    """One release of one application."""
+
+    id: str
+    created: str
+    config_hash: str
+    digests: dict[str, str]
+    request: Request
+    directory: Path
+
+    @property
+    def version(self) -> str:
+        """The version this release was made from."""
+        return self.request.version
+
+    @property
+    def name(self) -> AppName:
+        """Application and environment."""
+        return self.request.name
+
+    @property
+    def compose_file(self) -> Path:
+        """The pinned compose file; ports and colour are given to it by the environment."""
+        return self.directory / "compose.yml"
+
+    @property
+    def instances(self) -> dict[str, int]:
+        """How many instances each service has."""
+        return {name: service.instances for name, service in self.request.services.items()}
+
+    def pinned(self, service: str) -> str:
+        """The image of a service by digest, the only way it is ever run."""
+        return f"{self.request.services[service].image}@{self.digests[service]}"
+
+
+def variable(service: str) -> str:
+    """The part of a compose variable that stands for a service: `web-shop` becomes `WEB_SHOP`."""
+    return service.upper().replace("-", "_")
+
+
+def salt() -> bytes:
+    """This host's own salt for fingerprints of secrets; made on first use."""
+    if not SALT.is_file():
+        replace_file(SALT, random.token_hex(32), step="records.salt", mode=0o400)
+    return SALT.read_bytes()
+
+
+def fingerprint(value: str, key: bytes) -> str:
+    """A keyed hash that tells whether a secret changed, and nothing else about it."""
+    return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def config_hash(request: Request, digests: dict[str, str], key: bytes) -> str:
+    """Hash everything that makes two releases behave differently."""
+    public = request.public()
+    for volatile in ("engine", "who", "explicit_version", "revision", "migration_decision"):
+        del public[volatile]
+    prints = {name: fingerprint(secret.value, key) for name, secret in sorted(request.secrets.items())}
+    text = json.dumps([public, digests, prints], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def create(paths: AppPaths, number: int, request: Request, digests: dict[str, str], hashed: str) -> Record:
+    """Write a new record; `release.json` comes last, so a record that has it is complete."""
+    identity = release_id(number, request.version)
+    directory = paths.releases / identity
+    text = request.compose.replace("${SWITCHYARD_RELEASE}", identity)
+    for name, service in request.services.items():
+        text = text.replace(f"${{SWITCHYARD_IMAGE_{variable(name)}}}", f"{service.image}@{digests[name]}")
+    if "${SWITCHYARD_IMAGE_" in text:
+        raise SwitchyardError("The compose template names the image of a service that app_services lacks.", Exit.USAGE)
+    record = Record(
+        identity, datetime.now(UTC).isoformat(timespec="seconds"), hashed, dict(digests), request, directory
+    )
+    replace_file(record.compose_file, text, step="record.compose", mode=0o640)
+    data = {
+        "id": record.id,
+        "created": record.created,
+        "config_hash": hashed,
+        "digests": record.digests,
+        "request": request.public(),
+    }
+    replace_file(directory / "release.json", json.dumps(data, indent=1) + "\n", step="record.release", mode=0o640)
+    return record
+
+
+def load(paths: AppPaths, identity: str) -> Record:
+    """Read a record; raises `SwitchyardError` when it is missing or damaged."""
+    directory = paths.releases / identity
+    try:
+        data: dict[str, Any] = json.loads((directory / "release.json").read_text())
+        request = build(Request, data["request"], f"{identity}.request")
+        return Record(data["id"], data["created"], data["config_hash"], data["digests"], request, directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise SwitchyardError(f"The record of release {identity} cannot be read: {error}.") from error
+
+
+def ids(paths: AppPaths) -> list[str]:
+    """The complete records of this application, oldest first."""
+    if not paths.releases.is_dir():
+        return []
+    complete = [path.name for path in paths.releases.iterdir() if (path / "release.json").is_file()]
+    parsed = [(number[0], name) for name in complete if (number := parse_release_id(name))]
+    return [name for _, name in sorted(parsed)]
+
+
+def remove(record: Record) -> None:
+    """Delete a record's directory."""
+    run(["rm", "-rf", "--", str(record.directory)], step="prune.record")
+
+
+def place_secrets(paths: AppPaths, request: Request) -> None:
+    """Write the current generation of the secrets: one file each, readable by its container's uid alone.
+
+    A running container keeps the file it was started with (a bind mount follows the inode), so replacing a secret
+    takes effect when the next colour starts.
+    """
+    for name, secret in request.secrets.items():
+        path = paths.secrets / name
+        # Unchanged secrets are left alone: fewer writes in the deploy path.
+        if not (path.is_file() and path.read_text() == secret.value and path.stat().st_uid == secret.uid):
+            replace_file(path, secret.value, step="secrets.file", mode=0o400, owner=(secret.uid, secret.uid))
+    for name, service in request.services.items():
+        if service.secret_env:
+            text = secret_environment(service, request)
+            replace_file(paths.secrets / f"{name}.env", text, step="secrets.environment", mode=0o400)
+
+
+def secret_environment(service: Service, request: Request) -> str:
+    """The env file for a service that can only read variables; compose takes single-quoted values literally."""
+    lines = []
+    for variable_name, secret_name in sorted(service.secret_env.items()):
+        value = request.secrets[secret_name].value.replace("\\", "\\\\").replace("'", "\\'")
+        lines.append(f"{variable_name}='{value}'\n")
+    return "".join(lines)

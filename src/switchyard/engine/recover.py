@@ -1,0 +1,222 @@
+"""The one place that repairs. Run after an operation died, at boot, before the next operation, or by hand.
+
+It makes four things true again: the pointer is the last one that was proven; the idle colour holds the warm release
+or nothing; every start in the ledger has an end; the lease belongs to somebody alive.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+
+from switchyard.engine import colour as colours
+from switchyard.engine import docker, edge, phases, ports, records
+from switchyard.engine import lease as leases
+from switchyard.engine.effects import exclusive, run
+from switchyard.engine.layout import EDGE_CONTAINER, EDGE_LIVE, REQUESTS, AppPaths, HostConfig
+from switchyard.engine.ledger import Event, Ledger
+from switchyard.engine.operation import Operation, Result, read_result, write_result
+from switchyard.engine.probe import ask, judge_health
+from switchyard.engine.site import Pointer
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import Colour, other
+
+Say = Callable[[str], None]
+BOOT_SECONDS = 120.0
+
+
+def before(op: Operation) -> None:
+    """Repair what a dead operation left, before a new one begins; the caller holds the lock."""
+    if op.ledger.unfinished() and leases.holder(op.paths) is None:
+        repair(op.paths, op.host, op.ledger, op.say)
+
+
+def recover(paths: AppPaths, host: HostConfig, say: Say, *, after: str = "") -> bool:
+    """Repair one application; `after` is the operation whose unit just ended. Returns whether it was ours to repair.
+
+    Does nothing while a living operation holds the lease.
+    """
+    # A verb that is dying lets go of its lock within moments.
+    with exclusive(paths.lock, wait=30, busy=f"An operation is changing {paths.name}; it will repair what it finds."):
+        lease = leases.read(paths)
+        if lease and lease.op and lease.process_alive:
+            return False
+        if lease and lease.alive and lease.op != after and after:
+            return False
+        repair(paths, host, Ledger.load(paths), say)
+        return True
+
+
+def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
+    """Make the four things true; the caller holds the lock. Safe to run again, and when nothing is wrong."""
+    _remove_temporaries(paths)
+    _settle_pointer(paths, host, ledger, say)
+    _settle_probation(paths, host, ledger, say)
+    warm_again(paths, host, ledger, say)
+    live = phases.live_pointer(paths)
+    for start in ledger.unfinished():
+        _write_end(paths, ledger, start, live)
+    lease = leases.read(paths)
+    if lease and lease.op:
+        leases.release(paths, lease)
+
+
+def _remove_temporaries(paths: AppPaths) -> None:
+    """Files of a write that never reached its rename."""
+    for directory in (paths.state, EDGE_LIVE):
+        if directory.is_dir() and any(directory.rglob(".*.tmp")):
+            run(["find", str(directory), "-name", ".*.tmp", "-type", "f", "-delete"], step="recover.temporaries")
+
+
+def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
+    """A pointer that was renamed but never proven would go live at the next unrelated reload, so it goes back."""
+    pointer, live = phases.live_pointer(paths), ledger.last_live()
+    if live is None:
+        if paths.pointer.is_file():
+            say(f"recover: the first switch of {paths.name} was never proven; it is taken off the edge")
+            edge.unpoint(paths, host)
+        return
+    if pointer and (pointer.release, pointer.colour) == live:
+        return
+    release, colour = live
+    say(
+        f"recover: the pointer names {pointer.release if pointer else 'nothing'}, {release} was proven last; it goes back"
+    )
+    _start_if_down(paths, host, release, colour, say)
+    edge.point(paths, phases.site_for(paths, host, Pointer(release, colour, _warm(paths, ledger, colour))), host)
+
+
+def _start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colour, say: Say) -> None:
+    if colours.release_in(paths.name, colour) != (release, True):
+        say(f"recover: starting {release} on {colour}")
+        colours.start(records.load(paths, release), colour, ports.load(), host)
+
+
+def _warm(paths: AppPaths, ledger: Ledger, live: Colour) -> str:
+    """The release that belongs in the idle colour: the one before the live one, unless it is bad."""
+    lineage = ledger.lineage()
+    candidates = [release for release in lineage[:-1] if release not in ledger.bad()]
+    kept = set(records.ids(paths))
+    # What was left by a rollback stays warm where it is, too: going forward again is then a flip as well.
+    resident, _ = colours.release_in(paths.name, other(live))
+    if resident in ledger.ever_live() and resident in kept and resident not in ledger.bad():
+        return resident
+    return candidates[-1] if candidates and candidates[-1] in kept else ""
+
+
+def warm_again(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
+    """Put the warm release back into the idle colour, or stop what has no business there."""
+    pointer = phases.live_pointer(paths)
+    if pointer is None:
+        return
+    idle = other(pointer.colour)
+    resident, running = colours.release_in(paths.name, idle)
+    warm = pointer.previous or _warm(paths, ledger, pointer.colour)
+    if warm and warm in records.ids(paths) and warm not in ledger.bad():
+        if (resident, running) == (warm, True):
+            return
+        record = records.load(paths, warm)
+        if all(docker.image(record.pinned(service)) for service in record.request.services):
+            say(f"recover: {warm} is started on {idle} again, warm for a rollback")
+            colours.start(record, idle, ports.load(), host)
+            return
+    if any(container.running for container in docker.of_colour(paths.name, idle)):
+        say(f"recover: stopping what is left on {idle}")
+        colours.stop(paths.name, idle)
+
+
+def _settle_probation(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
+    """Nobody watches any more: a release that answers stays, one that does not goes back."""
+    pointer = phases.live_pointer(paths)
+    if pointer is None or not pointer.probation:
+        return
+    record = records.load(paths, pointer.release)
+    targets = colours.targets(record, pointer.colour, ports.load(), host)
+    wrong = ""
+    for name, target in targets.items():
+        health = record.request.services[name.rpartition("-")[0]].health
+        wrong = wrong or judge_health(ask(target, health.path, timeout=health.timeout), health.path)
+    if wrong and pointer.previous in records.ids(paths):
+        say(f"recover: {pointer.release} does not pass its probation ({wrong}); {pointer.previous} goes live again")
+        back = Pointer(pointer.previous, other(pointer.colour))
+        edge.point(paths, phases.site_for(paths, host, back), host)
+        ledger.append("live", op="recover", release=back.release, colour=back.colour)
+        ledger.append("bad", op="recover", release=pointer.release, reason=wrong)
+        return
+    say(f"recover: {pointer.release} answers; its interrupted probation is over")
+    settled = Pointer(pointer.release, pointer.colour, pointer.previous)
+    edge.point(paths, phases.site_for(paths, host, settled), host)
+
+
+def _write_end(paths: AppPaths, ledger: Ledger, start: Event, live: Pointer | None) -> None:
+    """Give an operation that died its end: in the ledger, and for whoever follows it."""
+    serving = f"{live.release} is live" if live else "nothing is live"
+    reached = any(event["op"] == start["op"] for event in ledger.of("live"))
+    outcome = "interrupted, but live" if reached else "interrupted"
+    message = f"The operation died and was recovered; {serving}. The same command again converges."
+    ledger.append(
+        "end",
+        op=start["op"],
+        kind=start["kind"],
+        outcome=outcome,
+        code=int(Exit.INTERRUPTED),
+        message=message,
+        version=start["version"],
+        release=live.release if live else "",
+    )
+    if read_result(paths, start["op"]) is None:
+        result = Result(start["op"], start["kind"], int(Exit.INTERRUPTED), message, version=start["version"])
+        result.release, result.colour = (live.release, live.colour) if live else ("", "")
+        write_result(paths, result)
+
+
+def forget_request(operation: str) -> None:
+    """Remove an operation's request, which carries secrets, from the tmpfs."""
+    path = REQUESTS / f"{operation}.json"
+    if path.is_file():
+        run(["rm", "-f", "--", str(path)], step="recover.request")
+
+
+def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
+    """After a reboot: wait for the addresses that are published on, bring the live colour up, then the edge."""
+    _wait_for(lambda: _can_bind(host.publish_address), f"address {host.publish_address} to come up")
+    _wait_for(_docker_answers, "Docker to answer")
+    live = Ledger.load(paths).last_live()
+    if live is not None:
+        release, colour = live
+        _start_if_down(paths, host, release, colour, say)
+    start_edge(say)
+    recover(paths, host, say)
+
+
+def start_edge(say: Say) -> None:
+    """Start the edge's container when it exists and does not run."""
+    found = docker.inspect(EDGE_CONTAINER)
+    if found is not None and not found["State"]["Running"]:
+        say("recover: starting the edge")
+        run(["docker", "start", EDGE_CONTAINER], step="recover.edge", timeout=60)
+
+
+def _can_bind(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _docker_answers() -> bool:
+    try:
+        docker.info()
+    except SwitchyardError:
+        return False
+    return True
+
+
+def _wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + BOOT_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SwitchyardError(f"Waited {BOOT_SECONDS:.0f} s for {what}.")
+        time.sleep(0.5)

@@ -1,0 +1,187 @@
+"""The text of an application's pointer file: its upstreams, routes and proof server in Nginx's words.
+
+Pure: from a release record, a port plan and the state of the other colour to the text of one file, which goes live
+by one rename. The first line carries what the file says as JSON, so that the pointer can be read back.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+from switchyard.engine.layout import LOGS, HostConfig
+from switchyard.engine.ports import Plan, addresses
+from switchyard.engine.records import Record
+from switchyard.names import AppName, Colour, other
+from switchyard.request import Service
+
+_MARK = "# switchyard "
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What a pointer file says: the live release and colour, and the other colour's role beside it.
+
+    `previous` is the warm release of the other colour (asked for old assets); `probation` puts it into the upstream as
+    `backup`, too.
+    """
+
+    release: str
+    colour: Colour
+    previous: str = ""
+    probation: bool = False
+
+
+def read(text: str) -> Pointer | None:
+    """Read the pointer back from the file's first line; None when this is no pointer file of ours."""
+    first, _, _ = text.partition("\n")
+    if not first.startswith(_MARK):
+        return None
+    try:
+        return Pointer(**json.loads(first.removeprefix(_MARK)))
+    except (ValueError, TypeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Site:
+    """Everything the pointer file is made from."""
+
+    pointer: Pointer
+    live: Record
+    previous: Record | None
+    plan: Plan
+    host: HostConfig
+    app_addresses: tuple[str, ...]
+    """Publish address of each app host."""
+
+    @property
+    def name(self) -> AppName:
+        """Application and environment."""
+        return self.live.name
+
+    def targets(self, record: Record, service: str, colour: Colour) -> list[str]:
+        """The `ip:port` of every instance of a service on every app host."""
+        count = record.instances[service]
+        return [
+            target
+            for address in self.app_addresses
+            for target in addresses(self.plan, self.name, service, count, colour, address)
+        ]
+
+    def live_targets(self, service: str) -> list[str]:
+        """The addresses that the live colour answers on."""
+        return self.targets(self.live, service, self.pointer.colour)
+
+    def render(self) -> str:
+        """The pointer file's text."""
+        mark = json.dumps(
+            {
+                "release": self.pointer.release,
+                "colour": self.pointer.colour,
+                "previous": self.pointer.previous,
+                "probation": self.pointer.probation,
+            }
+        )
+        parts = [f"{_MARK}{mark}", "# Replaced whole by the engine at every switch; edits do not last.", ""]
+        parts += self._log_format()
+        for service, spec in self.live.request.services.items():
+            parts += self._upstream(service, spec)
+        parts += self._server()
+        parts += self._proof_server()
+        return "\n".join(parts) + "\n"
+
+    def _log_format(self) -> list[str]:
+        lines = []
+        known = [(self.live, self.pointer.colour)]
+        if self.previous:
+            known.append((self.previous, other(self.pointer.colour)))
+        # From the address that answered, not from the configuration: workers of before a reload log truthfully.
+        for what in ("release", "colour"):
+            lines.append(f'map $upstream_addr ${self.name.variable}_{what} {{\n    default "";')
+            for record, colour in known:
+                value = record.id if what == "release" else colour
+                for service in record.request.services:
+                    for target in self.targets(record, service, colour):
+                        lines.append(f'    "~(^|[ ,]){re.escape(target)}$" {value};')
+            lines.append("}")
+        fields = {
+            "time": "$time_iso8601",
+            "msec": "$msec",
+            "id": "$request_id",
+            "client": "$remote_addr",
+            "host": "$host",
+            "method": "$request_method",
+            "path": "$uri",
+            "protocol": "$server_protocol",
+            "status": "$status",
+            "bytes": "$bytes_sent",
+            "seconds": "$request_time",
+            "upstream": "$upstream_addr",
+            "upstream_status": "$upstream_status",
+            "upstream_seconds": "$upstream_response_time",
+            "connect_seconds": "$upstream_connect_time",
+            "release": f"${self.name.variable}_release",
+            "colour": f"${self.name.variable}_colour",
+        }
+        return [*lines, f"log_format {self.name} escape=json '{json.dumps(fields)}';", ""]
+
+    def _upstream(self, service: str, spec: Service) -> list[str]:
+        targets = self.live_targets(service)
+        # One server in a group is never ejected by Nginx anyway, and ejecting it would give all traffic to `backup`.
+        limit = "max_fails=0" if len(targets) == 1 else "max_fails=2 fail_timeout=5s"
+        lines = [f"upstream {self.name}-{service} {{", f"    zone {self.name}-{service} 128k;"]
+        lines += [f"    server {target} {limit};" for target in targets]
+        if self.pointer.probation:
+            lines += [f"    server {target} {limit} backup;" for target in self._previous_targets(service)]
+        # Below the application's own keep-alive time, so that this side is the one that closes an idle connection.
+        lines += ["    keepalive 64;", f"    keepalive_timeout {self.live.request.keepalive_seconds}s;", "}"]
+        if spec.asset_paths and (previous := self._previous_targets(service)):
+            lines += [f"upstream {self.name}-{service}-previous {{"]
+            lines += [f"    server {target} max_fails=0;" for target in previous]
+            lines += ["    keepalive 8;", "}"]
+        return [*lines, ""]
+
+    def _previous_targets(self, service: str) -> list[str]:
+        if self.previous is None or service not in self.previous.request.services:
+            return []
+        return self.targets(self.previous, service, other(self.pointer.colour))
+
+    def _server(self) -> list[str]:
+        lines = ["server {", f"    include sites/{self.name}.conf;"]
+        lines.append(f"    access_log {LOGS}/edge/{self.name}.jsonl {self.name};")
+        routes = [(path, name, False) for name, s in self.live.request.services.items() for path in s.routes]
+        assets = [(path, name, True) for name, s in self.live.request.services.items() for path in s.asset_paths]
+        asset_paths = {path for path, _, _ in assets}
+        for path, service, is_asset in sorted([r for r in routes if r[0] not in asset_paths] + assets):
+            lines += self._location(path, service, is_asset)
+        if assets:
+            lines += [f"    location @{self.name}-gone {{", "        return 404;", "    }"]
+        return [*lines, "}", ""]
+
+    def _location(self, path: str, service: str, is_asset: bool) -> list[str]:
+        spec = self.live.request.services[service]
+        match = path if path.endswith("/") else f"= {path}"
+        proxy = ["        include proxy.conf;", f"        proxy_read_timeout {spec.response_timeout}s;"]
+        fallback = is_asset and self._previous_targets(service)
+        lines = [f"    location {match} {{", *proxy]
+        if fallback:
+            # A page loaded before the switch still asks for its hashed assets; only the other colour has them.
+            lines += ["        proxy_intercept_errors on;", "        recursive_error_pages on;"]
+            lines.append(f"        error_page 404 = @{self.name}-{service}-previous;")
+        lines += [f"        proxy_pass http://{self.name}-{service};", "    }"]
+        if fallback:
+            lines += [f"    location @{self.name}-{service}-previous {{", *proxy]
+            lines += ["        proxy_intercept_errors on;", "        recursive_error_pages on;"]
+            lines.append(f"        error_page 502 503 504 = @{self.name}-gone;")
+            lines += [f"        proxy_pass http://{self.name}-{service}-previous;", "    }"]
+        return lines
+
+    def _proof_server(self) -> list[str]:
+        lines = ["server {", f"    listen 127.0.0.1:{self.host.status_port};"]
+        lines += [f"    server_name {self.name}.proof;", "    access_log off;"]
+        for service, spec in self.live.request.services.items():
+            lines += [f"    location = /{service} {{", "        include proxy.conf;"]
+            lines.append(f"        add_header X-Switchyard-Release {self.pointer.release} always;")
+            lines.append("        add_header X-Switchyard-Upstream $upstream_addr always;")
+            lines += [f"        proxy_pass http://{self.name}-{service}{spec.health.path};", "    }"]
+        return [*lines, "}"]
