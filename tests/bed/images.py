@@ -114,12 +114,16 @@ def trivial(release: str) -> str:
 
 
 def remove_all() -> list[str]:
-    """Remove every image that the bed built, newest first, and return their references."""
+    """Remove every image that the bed built and nothing uses, newest first; return what went."""
     found = engine.api().images.list(filters={"reference": f"{PREFIX}/*"})
-    refs = [ref for image in found for ref in image.tags if ref.startswith(f"{PREFIX}/")]
-    for ref in refs:
-        engine.api().images.remove(ref, force=True)
-    return refs
+    removed = []
+    for ref in [ref for image in found for ref in image.tags if ref.startswith(f"{PREFIX}/")]:
+        try:
+            engine.api().images.remove(ref)
+            removed.append(ref)
+        except docker.errors.APIError as error:
+            say(f"{ref} stays: {error.explanation}")
+    return removed
 
 
 def _parent(name: str) -> str | None:
@@ -173,11 +177,11 @@ def _bootstrap(ref: str) -> None:
 
 def _build(path: Path, ref: str, args: Mapping[str, str], dockerfile: str = "Dockerfile") -> None:
     given = [part for key, value in args.items() for part in ("--build-arg", f"{key}={value}")]
+    names = ["--file", str(path / dockerfile), "--tag", ref]
     wants_secrets = "type=secret" in (path / dockerfile).read_text()
     with pipconf.secrets(wanted=wants_secrets) as secrets:
         done = run(
-            [engine.client(), "build", "--progress=plain", *given, *secrets]
-            + ["--file", str(path / dockerfile), "--tag", ref, str(path)],
+            [engine.client(), "build", "--progress=plain", *given, *secrets, *names, str(path)],
             check=False,
             env={"DOCKER_BUILDKIT": "1"},
             timeout=1800,
