@@ -119,8 +119,8 @@ def dirty(state: dict[str, object]) -> SwitchyardError:
     """The refusal of a schema that nobody has vouched for."""
     return SwitchyardError(
         f"The migration of release {state['release']} stopped half-way and the schema is dirty. Look at the database, "
-        "then deploy with '-e migration=resume' (run the migration again from where it stands) or '-e migration=resolve' "
-        "(you repaired it by hand).",
+        "then deploy with '-e migration=resume' (run the migration again from where it stands) or "
+        "'-e migration=resolve' (you repaired it by hand).",
         Exit.MIGRATION,
     )
 

@@ -73,8 +73,8 @@ def check_memory(request: Request, freed_mb: int) -> None:
     needed = sum(service.memory_mb * service.instances for service in request.services.values())
     if available < needed:
         raise _refuse(
-            f"The new colour may use {needed} MiB of memory (memory_mb x instances) beside the live one, and {available} "
-            "MiB are available: lower memory_mb, or give the host more memory."
+            f"The new colour may use {needed} MiB of memory (memory_mb x instances) beside the live one, and "
+            f"{available} MiB are available: lower memory_mb, or give the host more memory."
         )
 
 
@@ -107,7 +107,8 @@ def check_connections(request: Request) -> None:
     if needed > room:
         raise _refuse(
             f"Two colours need {needed} database connections (2 x {per_colour} + migration) and Postgres has {room} "
-            "for them (postgres_max_connections - reserved): lower database_connections or raise postgres_max_connections."
+            "for them (postgres_max_connections - reserved): lower database_connections or raise "
+            "postgres_max_connections."
         )
 
 

@@ -78,9 +78,8 @@ def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
     if pointer and (pointer.release, pointer.colour) == live:
         return
     release, colour = live
-    say(
-        f"recover: the pointer names {pointer.release if pointer else 'nothing'}, {release} was proven last; it goes back"
-    )
+    named = pointer.release if pointer else "nothing"
+    say(f"recover: the pointer names {named}, {release} was proven last; it goes back")
     _start_if_down(paths, host, release, colour, say)
     edge.point(paths, phases.site_for(paths, host, Pointer(release, colour, _warm(paths, ledger, colour))), host)
 

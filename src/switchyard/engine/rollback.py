@@ -117,8 +117,8 @@ def _compatible(op: Operation, target: Record, pointer: Pointer) -> Record:
     if target.request.schema_epoch < epoch:
         raise SwitchyardError(
             f"Release {target.id} (schema epoch {target.request.schema_epoch}) cannot run on the database, which "
-            f"release {raised_by} brought to epoch {epoch}: fix forward with a new release, or restore the database to before "
-            f"{raised_by} and accept the loss of what was written since. {_offer(op, pointer)}",
+            f"release {raised_by} brought to epoch {epoch}: fix forward with a new release, or restore the database to "
+            f"before {raised_by} and accept the loss of what was written since. {_offer(op, pointer)}",
             Exit.SCHEMA,
         )
     return target

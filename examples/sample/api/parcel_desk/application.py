@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp
 
-from parcel_desk.database import is_outage
+from parcel_desk.database import DatabaseUnavailableError
 from parcel_desk.lifecycle import lifespan
 from parcel_desk.middleware import RequestFaults, RequestLog
 from parcel_desk.routes import health, parcels, streams, uploads
 from parcel_desk.settings import Settings
+
+log = logging.getLogger("parcel_desk")
 
 
 def create_application(settings: Settings) -> ASGIApp:
@@ -28,16 +31,15 @@ def create_application(settings: Settings) -> ASGIApp:
         strict_content_type=False,
     )
     app.state.settings = settings
-    app.add_exception_handler(SQLAlchemyError, _database_error)
+    app.add_exception_handler(DatabaseUnavailableError, _unavailable)
     for module in (health, parcels, streams, uploads):
         app.include_router(module.router)
     # Wrapped from outside, not added as middleware: FastAPI's answer to an unhandled error passes through.
     return RequestLog(RequestFaults(app, settings.faults))
 
 
-async def _database_error(_request: Request, error: Exception) -> JSONResponse:
-    if not is_outage(error):
-        raise error
+async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("the database is unavailable: %s", error)
     return JSONResponse(
         {"detail": "The database cannot be reached; please try again."},
         status_code=503,

@@ -32,11 +32,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[State]:
     settings: Settings = app.state.settings
     await _apply_start_faults(settings.faults)
     database = Database(settings.database_url, pool_size=settings.pool_size)
-    log.info("release %s is starting", settings.release)
+    log.info("release %s starts", settings.release)
     try:
         yield State(settings=settings, database=database)
     finally:
         await database.close()
+        log.info("release %s has stopped", settings.release)
 
 
 async def _apply_start_faults(faults: Faults) -> None:

@@ -34,4 +34,6 @@ def log_config() -> dict[str, Any]:
         "formatters": {"json": {"()": JsonFormatter}},
         "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "json"}},
         "root": {"handlers": ["stdout"], "level": "INFO"},
+        # The server's own notes on connections repeat the request log, and they show query strings.
+        "loggers": {"uvicorn.error": {"level": "WARNING"}},
     }

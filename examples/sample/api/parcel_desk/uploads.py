@@ -42,9 +42,9 @@ async def store(chunks: AsyncIterator[bytes], directory: Path) -> StoredUpload:
         with await asyncio.to_thread(part.open, "xb", buffering=0) as file:
             try:
                 upload = await _copy(chunks, file.fileno())
-                part.replace(directory / upload.sha256)
+                await asyncio.to_thread(_publish, part, directory / upload.sha256)
             except BaseException:
-                part.unlink()
+                part.unlink(missing_ok=True)
                 raise
     except OSError as error:
         if error.errno not in _STORAGE_ERRORS:
@@ -70,9 +70,18 @@ async def _copy(chunks: AsyncIterator[bytes], descriptor: int) -> StoredUpload:
             await asyncio.to_thread(_write_all, descriptor, bytes(buffer))
             buffer.clear()
     await asyncio.to_thread(_write_all, descriptor, bytes(buffer))
-    # The answer promises that the file is there, so it has to survive a power cut.
     await asyncio.to_thread(os.fsync, descriptor)
     return StoredUpload(bytes=total, sha256=digest.hexdigest())
+
+
+def _publish(part: Path, final: Path) -> None:
+    """Give the file its name for good: the answer promises an upload that survives a power cut."""
+    part.replace(final)
+    directory = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

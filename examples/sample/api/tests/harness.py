@@ -132,6 +132,8 @@ class Wire:
         self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
         self._port = free_port()
         self._sockets: list[socket.socket] = []
+        self._flows = threading.Event()
+        self._flows.set()
         credentials = parts.netloc.rpartition("@")[0]
         self.url = parts._replace(netloc=f"{credentials}@127.0.0.1:{self._port}").geturl()
 
@@ -156,9 +158,15 @@ class Wire:
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self._pump, args=pair, daemon=True).start()
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def freeze(self) -> None:
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                self._flows.wait()
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)

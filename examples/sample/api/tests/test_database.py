@@ -71,6 +71,22 @@ def test_recovers_from_an_outage_by_itself(start: Start, database: str) -> None:
     wire.cut()
 
 
+def test_a_frozen_database_is_reported_in_time(start: Start, database: str) -> None:
+    wire = Wire(database)
+    wire.connect()
+    api = start(DATABASE_URL=wire.url)
+    assert api.get("/health/db").status == 200
+    wire.freeze()
+    began = time.monotonic()
+    assert api.get("/health/db").status == 503
+    assert time.monotonic() - began < 2.5
+    assert api.get("/api/v1/parcels").status == 503
+    assert api.get("/health").status == 200
+    wire.thaw()
+    eventually(lambda: api.get("/health/db").status == 200, within=10, what="recovery")
+    wire.cut()
+
+
 def test_a_restarted_database_costs_no_request(start: Start, database: str) -> None:
     api = start(DATABASE_URL=database)
     api.hand_in(uuid4(), recipient="Ada")

@@ -23,19 +23,16 @@ _shown = [column for column in parcels.columns if column.name in Parcel.model_fi
 async def list_parcels(database: CurrentDatabase, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> list[Parcel]:
     """Return the newest parcels first."""
     query = select(*_shown).order_by(parcels.c.id.desc()).limit(limit)
-    async with database.connect() as connection:
-        rows = await connection.execute(query)
-        return [Parcel.model_validate(row) for row in rows]
+    return [Parcel.model_validate(row) for row in await database.fetch(query)]
 
 
 @router.get("/parcels/{parcel_id}")
 async def get_parcel(database: CurrentDatabase, parcel_id: Annotated[int, Path(ge=1, lt=2**63)]) -> Parcel:
     """Return one parcel."""
-    async with database.connect() as connection:
-        row = (await connection.execute(select(*_shown).where(parcels.c.id == parcel_id))).one_or_none()
-    if row is None:
+    rows = await database.fetch(select(*_shown).where(parcels.c.id == parcel_id))
+    if not rows:
         raise HTTPException(404, f"There is no parcel {parcel_id}.")
-    return Parcel.model_validate(row)
+    return Parcel.model_validate(rows[0])
 
 
 @router.post("/parcels", status_code=201)
@@ -52,8 +49,8 @@ async def hand_in(
         .on_conflict_do_update(index_elements=[parcels.c.idempotency_key], set_={"attempts": parcels.c.attempts + 1})
         .returning(*_shown)
     )
-    async with database.connect() as connection:
-        stored = Parcel.model_validate((await connection.execute(statement)).one())
+    [row] = await database.fetch(statement)
+    stored = Parcel.model_validate(row)
     if stored.attempts > 1:
         response.status_code = 200
     return stored
@@ -78,8 +75,7 @@ async def audit(database: CurrentDatabase, request: AuditRequest) -> AuditReport
     """Name the keys that were never applied and those that arrived more than once."""
     keys = list(dict.fromkeys(request.keys))
     query = select(parcels.c.idempotency_key, parcels.c.attempts).where(parcels.c.idempotency_key.in_(keys))
-    async with database.connect() as connection:
-        attempts = {row.idempotency_key: row.attempts for row in await connection.execute(query)}
+    attempts = {row.idempotency_key: row.attempts for row in await database.fetch(query)}
     return AuditReport(
         missing=[key for key in keys if key not in attempts],
         duplicated=[key for key in keys if attempts.get(key, 0) > 1],
