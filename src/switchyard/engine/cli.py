@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     child.set_defaults(kind="rollback")
     for name in ("deploy", "rollback"):
         verbs.choices[name].add_argument("--wait", type=float, default=0.0, help=argparse.SUPPRESS)
+        verbs.choices[name].add_argument("--operation", default="", help="id of the operation, chosen by the caller")
         verbs.choices[name].add_argument("--follow", action="store_true", help="wait for the end and print progress")
 
     child = verb("phase", _phase, "run one phase of a deploy by hand, on a release that preflight made")
@@ -132,9 +133,9 @@ def _start(arguments: argparse.Namespace) -> int:
     else:
         paths = AppPaths(_name(arguments.app))
         data = {"version": check_version(arguments.version) if arguments.version else "", "who": arguments.who}
-    operation = follow.start(paths, arguments.kind, data)
+    operation = follow.start(paths, arguments.kind, data, arguments.operation)
     if not arguments.follow:
-        print(json.dumps(follow.follow(paths, operation, 0, arguments.wait) | {"app": str(paths.name)}))
+        print(json.dumps(follow.follow(paths, operation, 0, arguments.wait)))
         return 0
     offset = 0
     while True:
@@ -351,6 +352,8 @@ def _recover(arguments: argparse.Namespace) -> int:
             done[str(name)] = recover.recover(AppPaths(name), host, say, after=arguments.after)
     if arguments.boot and not names:
         recover.start_edge(say)
+    if arguments.after:
+        return 0
     left = [name for name, repaired in done.items() if not repaired]
     summary = (
         f"recovered {', '.join(done) or 'nothing'}" if not left else f"{', '.join(left)}: a living operation is at work"

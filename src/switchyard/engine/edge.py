@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from switchyard.engine import docker
-from switchyard.engine.effects import exclusive, query, replace_file, run
+from switchyard.engine.effects import Completed, exclusive, query, replace_file, run
 from switchyard.engine.layout import EDGE_CONTAINER, EDGE_LIVE, EDGE_LOCK, EDGE_SHADOW, AppPaths, HostConfig
 from switchyard.engine.probe import ask
 from switchyard.engine.site import Site
@@ -33,21 +33,33 @@ def edge_lock() -> Iterator[None]:
         yield
 
 
+def _find_master() -> int | None:
+    """The Nginx master's process id on this host, or None. A container that keeps restarting has none."""
+    found = docker.inspect(EDGE_CONTAINER)
+    return int(found["State"]["Pid"]) or None if found and found["State"]["Running"] else None
+
+
 def master_pid() -> int:
     """The Nginx master's process id on this host; raises `SwitchyardError` when the edge does not run."""
-    found = docker.inspect(EDGE_CONTAINER)
-    if found is None or not found["State"]["Running"]:
+    pid = _find_master()
+    if pid is None:
         raise SwitchyardError(
             f"The edge does not run on this host (container {EDGE_CONTAINER}): run provision.yml, or "
             f"'docker start {EDGE_CONTAINER}'.",
             Exit.PREFLIGHT,
         )
-    return int(found["State"]["Pid"])
+    return pid
 
 
 def _in_edge(pid: int, *argv: str) -> list[str]:
-    # The container's own nginx binary and file system; `docker exec` does the same in ten times the time.
-    return ["nsenter", "--target", str(pid), "--mount", "--", *argv]
+    # The container's own binary, files and /proc; `docker exec` does the same in ten times the time.
+    return ["nsenter", "--target", str(pid), "--mount", "--pid", "--", *argv]
+
+
+def _emergency(answer: Completed) -> str:
+    """What Nginx objects to: its first emergency line, without time and process id."""
+    lines = [line for line in answer.err.splitlines() if "[emerg]" in line]
+    return lines[0].partition("[emerg]")[2].partition(": ")[2].strip() or lines[0] if lines else answer.reason
 
 
 def check_live(pid: int) -> None:
@@ -55,7 +67,7 @@ def check_live(pid: int) -> None:
     answer = query(_in_edge(pid, "nginx", "-t", "-q", "-c", f"{EDGE_LIVE}/nginx.conf"))
     if answer.code != 0:
         raise SwitchyardError(
-            f"The edge's configuration on disk is not valid ({answer.reason}): run provision.yml.", Exit.PREFLIGHT
+            f"The edge's configuration on disk is not valid ({_emergency(answer)}): run provision.yml.", Exit.PREFLIGHT
         )
 
 
@@ -82,7 +94,7 @@ def _test_shadow(pid: int | None, host: HostConfig, files: Mapping[str, str | No
         argv = ["docker", "run", "--rm", "--network", "host", *mounts, host.edge_image, *test]
     answer = run(argv, step="edge.test", timeout=60, check=False)
     if answer.code != 0:
-        raise SwitchyardError(f"Nginx refuses the new configuration: {answer.reason}. Nothing was changed.")
+        raise SwitchyardError(f"Nginx refuses the new configuration: {_emergency(answer)}. Nothing was changed.")
 
 
 def _place(files: Mapping[str, str | None], step: str) -> None:
@@ -196,8 +208,7 @@ def apply_files(files: Mapping[str, str], host: HostConfig, *, check: bool = Fal
         diff = [{"path": str(EDGE_LIVE / name), "before": old[name] or "", "after": changed[name]} for name in changed]
         if not changed or check:
             return Applied(bool(changed), reloaded=False, diff=diff)
-        running = docker.inspect(EDGE_CONTAINER)
-        pid = int(running["State"]["Pid"]) if running and running["State"]["Running"] else None
+        pid = _find_master()
         _test_shadow(pid, host, changed)
         # nginx.conf includes the others, so it comes last.
         _place({name: changed[name] for name in sorted(changed, key=lambda n: n == "nginx.conf")}, "edge_files")

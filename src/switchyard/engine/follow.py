@@ -32,16 +32,19 @@ def check_id(operation: str) -> str:
     return operation
 
 
-def start(paths: AppPaths, kind: str, request: dict[str, Any]) -> str:
+def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = "") -> str:
     """Start an operation in a systemd unit that outlives this process; returns its id.
 
+    A caller that chose the id itself may call again after a lost connection: a known operation is not started twice.
     The request travels by a root-only file on a tmpfs, since it carries secrets. Whatever ends the unit, systemd runs
     `recover` after it.
     """
+    if operation and is_known(paths, check_id(operation)):
+        return operation
     holder = leases.holder(paths)
     if holder and holder.process_alive and not (kind == "rollback" and holder.phase == "watch"):
         raise SwitchyardError(f"Another operation is changing {paths.name} right now: {holder.describe()}.", Exit.BUSY)
-    operation = new_id()
+    operation = operation or new_id()
     engine = str(Path(sys.argv[0]).resolve())
     log = OPERATION_LOGS / f"{operation}.log"
     data = {"op": operation, "kind": kind, "app": str(paths.name), "request": request}
@@ -69,6 +72,12 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any]) -> str:
     return operation
 
 
+def is_known(paths: AppPaths, operation: str) -> bool:
+    """Tell whether an operation was ever started on this host."""
+    traces = (REQUESTS / f"{operation}.json", OPERATION_LOGS / f"{operation}.log", paths.result(operation))
+    return any(path.exists() for path in traces)
+
+
 def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[str, Any]:
     """Return what the operation said since `offset`, and its result once it ended; waits up to `wait` seconds."""
     log = OPERATION_LOGS / f"{operation}.log"
@@ -83,6 +92,7 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
                 "op": operation,
                 "offset": offset + len(whole),
                 "lines": whole.decode(errors="replace").splitlines(),
+                "known": result is not None or is_known(paths, operation),
                 "done": result is not None,
                 "result": result,
             }

@@ -104,18 +104,15 @@ class Site:
                     for target in self.targets(record, service, colour):
                         lines.append(f'    "~(^|[ ,]){re.escape(target)}$" {value};')
             lines.append("}")
-        fields = {
+        numbers = {"msec": "$msec", "status": "$status", "bytes": "$bytes_sent", "seconds": "$request_time"}
+        texts = {
             "time": "$time_iso8601",
-            "msec": "$msec",
             "id": "$request_id",
             "client": "$remote_addr",
             "host": "$host",
             "method": "$request_method",
             "path": "$uri",
             "protocol": "$server_protocol",
-            "status": "$status",
-            "bytes": "$bytes_sent",
-            "seconds": "$request_time",
             "upstream": "$upstream_addr",
             "upstream_status": "$upstream_status",
             "upstream_seconds": "$upstream_response_time",
@@ -123,7 +120,10 @@ class Site:
             "release": f"${self.name.variable}_release",
             "colour": f"${self.name.variable}_colour",
         }
-        return [*lines, f"log_format {self.name} escape=json '{json.dumps(fields)}';", ""]
+        # Nginx always has these four as numbers; the upstream's may be empty or a list, so they are text.
+        fields = [f'"{key}":{value}' for key, value in numbers.items()]
+        fields += [f'"{key}":"{value}"' for key, value in texts.items()]
+        return [*lines, f"log_format {self.name} escape=json '{{{','.join(fields)}}}';", ""]
 
     def _upstream(self, service: str, spec: Service) -> list[str]:
         targets = self.live_targets(service)

@@ -1,0 +1,122 @@
+"""Coordinates the hosts of an environment. The one place where it exists: Ansible and Fabric both come through here."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from switchyard.control.transport import Answer, ConnectionLost, Transport, engine_argv, new_operation
+from switchyard.errors import Exit, SwitchyardError
+
+Say = Callable[[str], None]
+_FOLLOW_SECONDS = "2"
+_RECONNECT_SECONDS = 180.0
+_RECONNECT_PAUSE = 2.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host of the environment: its groups and the way to it."""
+
+    groups: frozenset[str]
+    transport: Transport
+
+
+def only_host(members: Sequence[Member]) -> Transport:
+    """Return the host that is edge and application host in one, which is what this version releases to."""
+    hosts = [member for member in members if member.groups & {"app", "edge"}]
+    if len(hosts) != 1 or not hosts[0].groups >= {"app", "edge"}:
+        names = ", ".join(member.transport.host for member in hosts) or "none"
+        raise SwitchyardError(
+            f"A release goes to one host that is in both groups, app and edge; this environment has: {names}.",
+            Exit.USAGE,
+        )
+    return hosts[0].transport
+
+
+def deploy(members: Sequence[Member], request: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Release `request`; returns the engine's result. Raises `SwitchyardError` for what never started."""
+    return operate(
+        only_host(members), ["deploy"], json.dumps(request), f"{request['app']}-{request['environment']}", say
+    )
+
+
+def rollback(members: Sequence[Member], app: str, version: str, who: str, say: Say) -> dict[str, Any]:
+    """Go back; returns the engine's result. Raises `SwitchyardError` for what never started."""
+    words = ["rollback", app, *([version] if version else []), "--who", who]
+    return operate(only_host(members), words, "", app, say)
+
+
+def plan(members: Sequence[Member], request: dict[str, Any]) -> dict[str, Any]:
+    """Ask what a deploy would change; nothing is changed."""
+    return ask(only_host(members), ["plan", "--json"], json.dumps(request))
+
+
+def ask(transport: Transport, words: Sequence[str], stdin: str = "") -> dict[str, Any]:
+    """Run a verb that answers in JSON; raises `SwitchyardError` with the engine's own sentence and exit code."""
+    return _understand(transport, transport.run(engine_argv(*words), stdin))
+
+
+def _understand(transport: Transport, answer: Answer) -> dict[str, Any]:
+    try:
+        data = json.loads(answer.out.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise SwitchyardError(_excuse(transport.host, answer), Exit.FAILED) from None
+    if "error" in data:
+        raise SwitchyardError(data["error"], Exit(data["code"]), data.get("details", ""))
+    return dict(data)
+
+
+def _excuse(host: str, answer: Answer) -> str:
+    text = (answer.err.strip() or answer.out.strip()).splitlines()
+    reason = text[-1] if text else f"exit code {answer.code}"
+    if "command not found" in reason or "No such file" in reason or "password is required" in reason:
+        return f"{host} has no engine that this user may run ({reason}): run provision.yml first."
+    return f"{host}: the engine did not answer: {reason}."
+
+
+def operate(transport: Transport, words: Sequence[str], stdin: str, app: str, say: Say) -> dict[str, Any]:
+    """Start an operation and follow it to its end, across lost connections. Returns the engine's result."""
+    operation = new_operation()
+    start = engine_argv(*words, "--json", "--operation", operation, "--wait", _FOLLOW_SECONDS)
+    attach = engine_argv("follow", app, operation, "--wait", _FOLLOW_SECONDS, "--offset")
+    offset, lost_since = 0, 0.0
+    # The first call is not repeated blindly: a start of a known operation only follows it.
+    argv, given = start, stdin
+    while True:
+        try:
+            seen = _understand(transport, transport.run(argv, given))
+        except ConnectionLost as error:
+            lost_since = _reconnecting(transport, operation, lost_since, str(error), say, started=argv is not start)
+            continue
+        if lost_since:
+            say(f"{transport.host} answers again")
+            lost_since = 0.0
+        for line in seen["lines"]:
+            say(line)
+        offset = seen["offset"]
+        if seen["done"]:
+            return dict(seen["result"])
+        argv, given = [*attach, str(offset)], ""
+
+
+def _reconnecting(
+    transport: Transport, operation: str, lost_since: float, reason: str, say: Say, *, started: bool
+) -> float:
+    """Wait a little after a lost connection; returns since when it is lost. Raises when it lasts too long."""
+    now = time.monotonic()
+    if not lost_since:
+        if not started:
+            # Nothing may have begun yet: an unreachable host is said at once, and trying again is the user's choice.
+            raise SwitchyardError(f"{transport.host} cannot be reached: {reason}.", Exit.UNREACHABLE)
+        say(f"connection to {transport.host} lost ({reason}); operation {operation} goes on there, reconnecting")
+        lost_since = now
+    if now - lost_since > _RECONNECT_SECONDS:
+        raise SwitchyardError(
+            f"{transport.host} has not answered for {_RECONNECT_SECONDS:.0f} s. Operation {operation} finishes or "
+            "reverts there by itself; 'switchyard status' tells how, once the host answers.",
+            Exit.UNREACHABLE,
+        )
+    time.sleep(_RECONNECT_PAUSE)
+    return lost_since

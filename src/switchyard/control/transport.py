@@ -1,0 +1,41 @@
+"""How the control side reaches a host: anything that runs a command there and returns what it answered."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+ENGINE = "/usr/local/sbin/switchyard"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command on a host answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+class ConnectionLost(Exception):
+    """The host could not be reached, or the connection died; what ran there goes on."""
+
+
+class Transport(Protocol):
+    """A way to one host. Ansible's connections and Fabric's both fit."""
+
+    host: str
+
+    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
+        """Run a command; raises `ConnectionLost` when the host cannot be asked."""
+
+
+def engine_argv(*words: str) -> list[str]:
+    """The engine's command as the deploy user may run it."""
+    return ["sudo", "-n", ENGINE, *words]
+
+
+def new_operation() -> str:
+    """Choose an operation id, so that a start can be repeated after a lost connection."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
