@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 
 from tests.load import Load, LoadConfig, Report
 from tests.load.certificates import self_signed
-from tests.load.http1 import Malformed, Parser
+from tests.load.http1 import Http1, Malformed, Parser
 from tests.load.link import Link
 from tests.load.miniature import Miniature, Request, answer, chunk, no_fault
 from tests.load.run import Run
 from tests.load.target import targets
+from tests.load.wire import Lost, connect
 
 REQUESTS = 12
 BROKEN = 5  # the number of the one request that each fault breaks
@@ -138,6 +140,7 @@ def test_one_broken_answer_is_one_loss(fault: Callable[[Request], None], reason:
     assert {name: losses.count for name, losses in report.loss_reasons.items()} == {reason: 1}
     assert (report.sent, report.answered, report.lost) == (REQUESTS, REQUESTS - 1, 1)
     assert not report.lossless
+    assert report.idle_closes == 0  # a connection that died under a request was not idle
     example = report.loss_reasons[reason].examples[0]
     assert example.kind == "get"
     assert example.connection_age is not None
@@ -325,6 +328,35 @@ def test_a_close_after_sending_began_is_lost_and_not_sent_again() -> None:
         assert list(tally.losses) == ["reset without an answer"]
         with pytest.raises(BlockingIOError):
             server.listener.accept()  # nobody came back with a second try
+        server.listener.close()
+
+    asyncio.run(run())
+
+
+def test_a_new_connection_that_is_closed_before_the_request_is_a_loss() -> None:
+    async def run() -> None:
+        server = OneByOne()
+        connection = await Http1.open(server.run.targets.plain, None, 5.0)
+        (await server.accept()).close()
+        assert not connection.usable()
+        with pytest.raises(Lost, match="closed before the request"):
+            await connection.ask(b"GET / HTTP/1.1\r\n\r\n", 5.0)
+        server.listener.close()
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_came_before_the_reset_is_still_read() -> None:
+    async def run() -> None:
+        server = OneByOne()
+        wire = await connect(server.run.targets.plain, None, 5.0)
+        peer = await server.accept()
+        peer.sendall(answer(200, b"early"))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        response = await Http1(wire).ask(b"GET / HTTP/1.1\r\n\r\n", 5.0)  # this cannot be sent any more
+        assert (response.status, response.body) == (200, b"early")
+        wire.close()
         server.listener.close()
 
     asyncio.run(run())
