@@ -251,6 +251,8 @@ def _host_config(low: Any, memory: str | None, tmpfs: Mapping[str, str], volumes
         tmpfs={"/run": "", "/tmp": "", **tmpfs},
         mounts=mounts,
         mem_limit=memory,
+        # A reboot from inside ends the container; cutting the power from outside is no failure to the engine.
+        restart_policy={"Name": "on-failure", "MaximumRetryCount": 5},
     )
     # The SDK has no words for these three: they are the CLI's systempaths=unconfined and cgroupns=private.
     config["MaskedPaths"] = []
