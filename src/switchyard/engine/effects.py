@@ -14,13 +14,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from switchyard.errors import Exit, SwitchyardError
 
 FAULT_FILE = Path("/run/switchyard/fault.json")
-"""`{"at": N, "when": "before|after", "how": "kill|error|hang", "trace": PATH}`; `at` counts effects from 1."""
+"""`{"step": NAME, "nth": N, "when": "before|after", "how": "kill|error|hang", "hang_seconds": S, "trace": PATH}`"""
 
-_HANG_LIMIT = 3600.0
+
+# A write has no time limit of its own; a test's injected hang ends after this.
+_WRITE_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,11 @@ class CommandFailed(SwitchyardError):
 
 
 class _Faults:
-    """Counts effects and carries out the one fault that the fault file asks for. Inert without that file."""
+    """Counts effects by step and carries out the one fault that the fault file asks for. Inert without that file."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.plan: dict[str, object] | None = None
+        self.passed: dict[str, int] = {}
+        self.plan: dict[str, Any] | None = None
         self.loaded = False
 
     def _load(self) -> None:
@@ -61,21 +64,21 @@ class _Faults:
             if status.st_uid == 0 and not status.st_mode & 0o022:
                 self.plan = json.loads(FAULT_FILE.read_text())
 
-    def point(self, step: str, when: str, timeout: float | None) -> None:
+    def point(self, step: str, when: str, timeout: float) -> None:
         """Pass a fault point; does not return when the plan says kill."""
         if not self.loaded:
             self._load()
-        if when == "before":
-            self.count += 1
         if self.plan is None:
             return
-        trace = self.plan.get("trace")
-        if isinstance(trace, str) and when == "before":
-            with Path(trace).open("a") as file:
-                file.write(f"{self.count} {step}\n")
-        if self.plan.get("at") != self.count or self.plan.get("when") != when:
+        if when == "before":
+            self.passed[step] = self.passed.get(step, 0) + 1
+            if "trace" in self.plan:
+                with Path(self.plan["trace"]).open("a") as file:
+                    file.write(f"{step} {self.passed[step]}\n")
+        here = (step, self.passed.get(step), when)
+        if here != (self.plan.get("step"), self.plan.get("nth", 1), self.plan.get("when")):
             return
-        how, self.plan = self.plan.get("how"), None
+        how, seconds, self.plan = self.plan["how"], float(self.plan.get("hang_seconds", timeout)), None
         # Fires once: what repairs the damage must not meet the same fault again.
         FAULT_FILE.unlink(missing_ok=True)
         if how == "kill":
@@ -83,7 +86,7 @@ class _Faults:
         if how == "error":
             raise OSError(5, f"injected fault {when} '{step}'")
         if how == "hang":
-            time.sleep(min(timeout or _HANG_LIMIT, _HANG_LIMIT))
+            time.sleep(min(seconds, timeout))
             raise TimeoutError(f"injected hang {when} '{step}'")
 
 
@@ -154,7 +157,7 @@ def replace_file(
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _faults.point(step, "before", None)
+        _faults.point(step, "before", _WRITE_TIMEOUT)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
@@ -174,7 +177,7 @@ def replace_file(
             os.fsync(directory)
         finally:
             os.close(directory)
-        _faults.point(step, "after", None)
+        _faults.point(step, "after", _WRITE_TIMEOUT)
     except TimeoutError as error:
         raise SwitchyardError(f"{step}: writing {path} did not finish.") from error
     except OSError as error:
