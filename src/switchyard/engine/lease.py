@@ -20,12 +20,7 @@ LEASE_SECONDS = 60.0
 
 def boot_id() -> str:
     """Identify this boot of the kernel; a lease of another boot is dead."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + _namespace_start()
-
-
-def _namespace_start() -> str:
-    # A container that stands for a VM shares the kernel's boot id; the start of its PID 1 tells its boots apart.
-    return ":" + _started(1)
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _started(pid: int) -> str:

@@ -114,6 +114,9 @@ class Operation:
             version=self.result.version,
             release=self.result.release,
             seconds=round(time.monotonic() - self.began, 2),
+            phases=self.result.phases,
+            switch_ms=self.result.switch_ms,
+            live_ms=self.result.live_ms,
         )
         leases.release(self.paths, self.lease)
 
