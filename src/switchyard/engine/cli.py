@@ -161,12 +161,14 @@ def _perform(arguments: argparse.Namespace) -> int:
     from switchyard.engine.follow import check_id
     from switchyard.engine.layout import REQUESTS, AppPaths, load_host
     from switchyard.engine.operation import Operation
+    from switchyard.engine.recover import forget_request
 
     path = REQUESTS / f"{check_id(arguments.operation)}.json"
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SwitchyardError(f"The request of {arguments.operation} cannot be read: {error}.") from error
+    forget_request(arguments.operation)
     paths = AppPaths(AppName.parse(data["app"]))
     request = data["request"]
     op = Operation.open(data["op"], data["kind"], request.get("who", ""), paths, load_host())

@@ -5,14 +5,15 @@ import re
 import secrets
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from switchyard.engine import lease as leases
-from switchyard.engine.effects import replace_file, run
+from switchyard.engine.effects import query, replace_file, run
 from switchyard.engine.layout import OPERATION_LOGS, REQUESTS, AppPaths
-from switchyard.engine.operation import read_result
+from switchyard.engine.operation import Result, read_result
 from switchyard.errors import Exit, SwitchyardError
 
 _OPERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
@@ -51,7 +52,7 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = 
     replace_file(REQUESTS / f"{operation}.json", json.dumps(data), step="operation.request", mode=0o600)
     if not OPERATION_LOGS.is_dir():
         run(["mkdir", "-p", "-m", "0750", str(OPERATION_LOGS)], step="operation.logs")
-    run(
+    started = run(
         [
             "systemd-run",
             "--quiet",
@@ -68,14 +69,17 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = 
             operation,
         ],
         step="operation.unit",
+        check=False,
     )
+    # A start that is repeated at once meets its own unit, which is just as good.
+    if started.code != 0 and "already" not in started.err:
+        raise SwitchyardError(f"systemd cannot start the operation: {started.reason}.")
     return operation
 
 
 def is_known(paths: AppPaths, operation: str) -> bool:
-    """Tell whether an operation was ever started on this host."""
-    traces = (REQUESTS / f"{operation}.json", OPERATION_LOGS / f"{operation}.log", paths.result(operation))
-    return any(path.exists() for path in traces)
+    """Tell whether an operation's unit was ever started on this host."""
+    return (OPERATION_LOGS / f"{operation}.log").exists() or paths.result(operation).exists()
 
 
 def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[str, Any]:
@@ -86,6 +90,8 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
         result = read_result(paths, operation)
         text = _read_from(log, offset)
         # With a result the last lines are there, too: the result is written after them.
+        if result is None and time.monotonic() > deadline:
+            result = _lost(operation) if log.exists() else None
         if result is not None or time.monotonic() > deadline:
             whole = text[: text.rfind(b"\n") + 1] if result is None else text
             return {
@@ -97,6 +103,15 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
                 "result": result,
             }
         time.sleep(_POLL)
+
+
+def _lost(operation: str) -> dict[str, Any] | None:
+    """A result for a unit that is gone and left none, because even its recovery could not write; None while it runs."""
+    state = query(["systemctl", "show", "--property=ActiveState", "--value", f"switchyard-{operation}"]).out.strip()
+    if state in ("active", "activating", "deactivating", "reloading"):
+        return None
+    message = "The operation died and could not leave its result: 'switchyard recover', then 'switchyard status'."
+    return asdict(Result(operation, "", int(Exit.INTERRUPTED), message))
 
 
 def _read_from(path: Path, offset: int) -> bytes:

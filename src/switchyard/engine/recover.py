@@ -22,6 +22,7 @@ from switchyard.names import Colour, other
 
 Say = Callable[[str], None]
 BOOT_SECONDS = 120.0
+_ORPHAN_SECONDS = 600.0
 
 
 def before(op: Operation) -> None:
@@ -43,12 +44,17 @@ def recover(paths: AppPaths, host: HostConfig, say: Say, *, after: str = "") -> 
         if lease and lease.alive and lease.op != after and after:
             return False
         repair(paths, host, Ledger.load(paths), say)
+        if after and read_result(paths, after) is None:
+            # It died before it began, so the ledger knows nothing of it; its follower still waits for an answer.
+            message = "The operation died before it began; nothing was changed. The same command again converges."
+            write_result(paths, Result(after, "", int(Exit.INTERRUPTED), message))
         return True
 
 
 def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
     """Make the four things true; the caller holds the lock. Safe to run again, and when nothing is wrong."""
     _remove_temporaries(paths)
+    forget_orphans()
     _settle_pointer(paths, host, ledger, say)
     _settle_probation(paths, host, ledger, say)
     warm_again(paths, host, ledger, say)
@@ -169,10 +175,17 @@ def _write_end(paths: AppPaths, ledger: Ledger, start: Event, live: Pointer | No
 
 
 def forget_request(operation: str) -> None:
-    """Remove an operation's request, which carries secrets, from the tmpfs."""
+    """Remove an operation's request, which carries secrets, from the tmpfs: as soon as it was read."""
     path = REQUESTS / f"{operation}.json"
     if path.is_file():
-        run(["rm", "-f", "--", str(path)], step="recover.request")
+        run(["rm", "-f", "--", str(path)], step="operation.forget")
+
+
+def forget_orphans() -> None:
+    """Remove requests whose starter died before it had a unit to hand them to."""
+    old = [path for path in REQUESTS.glob("*.json") if time.time() - path.stat().st_mtime > _ORPHAN_SECONDS]
+    if old:
+        run(["rm", "-f", "--", *map(str, old)], step="recover.orphans")
 
 
 def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:

@@ -1,0 +1,73 @@
+"""Every effect of a deploy and of a rollback, times {kill, error, hang}, times {before, after}.
+
+The points are not listed here: they are taken from a run of the engine itself, so that a new effect is covered when
+it is written. `SWITCHYARD_FAULTS=smoke` (what `make test` runs) kills after each effect once.
+"""
+
+import itertools
+import os
+
+import pytest
+
+from tests.faults.invariants import check, converge
+from tests.lab import VERSIONS, Fault, Lab
+from tests.load import LoadConfig, LoadProcess
+
+SMOKE = os.environ.get("SWITCHYARD_FAULTS") == "smoke"
+WAYS = [("kill", "after")] if SMOKE else list(itertools.product(("kill", "error", "hang"), ("before", "after")))
+
+
+def other(version: str) -> str:
+    return VERSIONS[1] if version == VERSIONS[0] else VERSIONS[0]
+
+
+def live(lab: Lab) -> str:
+    return str(lab.status()["live"]["version"])
+
+
+def traced(lab: Lab, operation: str) -> list[tuple[str, int]]:
+    """The steps of one undisturbed operation, in order."""
+    lab.settle()
+    lab.arm(None, trace=True)
+    result = lab.deploy(other(live(lab))) if operation == "deploy" else lab.rollback()
+    assert result["code"] == 0, result
+    lab.settle()
+    steps = lab.steps()
+    lab.disarm()
+    # Numbered within each process; the last one of a step is what the operation reached.
+    return list(dict.fromkeys(steps))
+
+
+@pytest.fixture(scope="module")
+def load(lab: Lab) -> LoadProcess:
+    for version in VERSIONS:
+        assert lab.deploy(version)["code"] == 0
+    config = LoadConfig(url=lab.url, workers={"get": 4, "post": 2, "new": 2}, max_duration=6 * 3600, think=(0.02, 0.05))
+    return LoadProcess(config).start()
+
+
+@pytest.mark.parametrize("operation", ["deploy", "rollback"])
+def test_every_point(lab: Lab, load: LoadProcess, operation: str) -> None:
+    steps = traced(lab, operation)
+    assert len(steps) >= 15, f"the trace of a {operation} has only {steps}"
+    fired = 0
+    for (step, nth), (how, when) in itertools.product(steps, WAYS):
+        fault = Fault(step, nth, when, how)
+        start = live(lab)
+        wanted = other(start)
+        lab.arm(fault)
+        result = lab.deploy(wanted) if operation == "deploy" else lab.rollback(wanted)
+        lab.settle()
+        fired += not lab.disarm()
+        check(lab, f"{fault} in a {operation} ({result.get('message') or result.get('error')})")
+        lost = load.snapshot()
+        assert lost.lost == 0, f"after {fault}: {lost}"
+        converge(lab, wanted, fault)
+    print(f"{operation}: {len(steps)} effects, {fired} faults fired")
+    assert fired == len(steps) * len(WAYS), "a planned fault never fired"
+
+
+def test_nobody_was_unserved(load: LoadProcess) -> None:
+    report = load.stop()
+    assert report.sent > 100
+    assert report.lost == 0, report.summary()
