@@ -50,7 +50,7 @@ def load(lab: Lab) -> LoadProcess:
 def test_every_point(lab: Lab, load: LoadProcess, operation: str) -> None:
     steps = traced(lab, operation)
     assert len(steps) >= 15, f"the trace of a {operation} has only {steps}"
-    fired = 0
+    silent = []
     for (step, nth), (how, when) in itertools.product(steps, WAYS):
         fault = Fault(step, nth, when, how)
         start = live(lab)
@@ -58,13 +58,14 @@ def test_every_point(lab: Lab, load: LoadProcess, operation: str) -> None:
         lab.arm(fault)
         result = lab.deploy(wanted) if operation == "deploy" else lab.rollback(wanted)
         lab.settle()
-        fired += not lab.disarm()
+        if lab.disarm():
+            silent.append(str(fault))
         check(lab, f"{fault} in a {operation} ({result.get('message') or result.get('error')})")
         lost = load.snapshot()
         assert lost.lost == 0, f"after {fault}: {lost}"
         converge(lab, wanted, fault)
-    print(f"{operation}: {len(steps)} effects, {fired} faults fired")
-    assert fired == len(steps) * len(WAYS), "a planned fault never fired"
+    print(f"{operation}: {len(steps)} effects, {len(steps) * len(WAYS) - len(silent)} faults")
+    assert silent == [], "planned faults that never fired"
 
 
 def test_nobody_was_unserved(load: LoadProcess) -> None:

@@ -1,0 +1,35 @@
+"""Nothing is lost over twenty switches; without the protecting directive something is, so the client can see it."""
+
+import pytest
+
+from tests.integration.conftest import NEW, OLD, Environment
+from tests.loss import Switching
+
+
+@pytest.fixture(scope="module")
+def switching(released: Environment) -> Switching:
+    """Both releases warm, the old one live, TLS on."""
+    for version in (NEW, OLD):
+        done = released.project.play("deploy", "-e", f"version={version}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    switching = Switching(released.project, released.host, (OLD, NEW))
+    switching.set_edge()
+    return switching
+
+
+def test_twenty_switches_lose_and_repeat_nothing(switching: Switching) -> None:
+    report = switching.run(switches=20, requests=30_000)
+    assert report.lossless, report.summary()
+    assert report.sent >= 30_000
+    assert report.non_monotonic == 0
+    assert switching.missing_assets == []
+    assert {OLD, NEW} <= set(report.by_release)
+
+
+def test_the_control_without_the_directive_loses_requests(switching: Switching) -> None:
+    switching.set_edge(edge_keepalive_min_seconds=0)
+    try:
+        lost = switching.control(wanted=5, limit=60)
+    finally:
+        switching.set_edge()
+    assert lost >= 5, "the client saw no loss where there must be one"
