@@ -1,0 +1,69 @@
+"""Bars: what must be reached, what was measured, and the table and file that say so."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tests.project import ROOT
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row: `value` must be at most (or at least) `limit`."""
+
+    bar: str
+    value: float
+    limit: float
+    unit: str
+    ok: bool
+    note: str = ""
+
+
+@dataclass
+class Bench:
+    """The rows of one benchmark, printed as they come."""
+
+    name: str
+    bars: list[Bar] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Tell what is being measured."""
+        print(f"bench: {text}", flush=True)
+
+    def add(
+        self, bar: str, value: float, limit: float, unit: str, *, want: Literal["<=", ">="] = "<=", note: str = ""
+    ) -> None:
+        """Add a row."""
+        row = Bar(bar, round(value, 4), limit, unit, value <= limit if want == "<=" else value >= limit, note)
+        self.bars.append(row)
+        self.say(f"{'ok  ' if row.ok else 'SHORT'} {bar}: {row.value:g} {unit} (bar {want} {limit:g}) {note}")
+
+    def finish(self) -> int:
+        """Print the table, write the file, return the exit code."""
+        target = ROOT / "build" / f"bench-{self.name}.json"
+        target.parent.mkdir(exist_ok=True)
+        kept = self._others(target)
+        rows = [*kept, *(asdict(row) for row in self.bars)]
+        target.write_text(json.dumps(rows, indent=1) + "\n")
+        width = max(len(row.bar) for row in self.bars)
+        for row in self.bars:
+            print(f"{row.bar:<{width}}  {row.value:>10g}  {row.limit:>8g}  {row.unit:<9} {'ok' if row.ok else 'SHORT'}")
+        short = [row.bar for row in self.bars if not row.ok]
+        print(f"bench: {len(self.bars) - len(short)} of {len(self.bars)} bars reached; {target.relative_to(ROOT)}")
+        return 1 if short else 0
+
+    def _others(self, target: Path) -> list[dict[str, object]]:
+        """Rows of an earlier run that this one (an ONLY= part) did not measure again."""
+        if not target.is_file():
+            return []
+        again = {row.bar for row in self.bars}
+        rows: list[dict[str, object]] = json.loads(target.read_text())
+        return [row for row in rows if row["bar"] not in again]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle of the runs."""
+    return statistics.median(values)
