@@ -23,6 +23,9 @@ from switchyard.request import parse  # noqa: E402
 
 display = Display()
 
+# What OpenSSH says when there was no session that a command could have arrived by.
+_NEVER_ARRIVED = ("connect to host", "Permission denied", "Host key verification failed", "Could not resolve")
+
 
 class AnsibleTransport:
     """A host over the connection that Ansible has opened, whatever plugin and options the inventory names."""
@@ -38,8 +41,8 @@ class AnsibleTransport:
                 shlex.join(argv), in_data=stdin.encode() or None, sudoable=False
             )
         except AnsibleConnectionFailure as error:
-            self._connection.reset()
-            raise ConnectionLost(str(error).strip().splitlines()[-1]) from error
+            reason = str(error).strip().splitlines()[-1]
+            raise ConnectionLost(reason, sent=not any(words in str(error) for words in _NEVER_ARRIVED)) from error
         return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
 

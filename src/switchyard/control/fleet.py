@@ -82,14 +82,17 @@ def operate(transport: Transport, words: Sequence[str], stdin: str, app: str, sa
     start = engine_argv(*words, "--json", "--operation", operation, "--wait", _FOLLOW_SECONDS)
     attach = engine_argv("follow", app, operation, "--wait", _FOLLOW_SECONDS, "--offset")
     offset, lost_since = 0, 0.0
-    # The first call is not repeated blindly: a start of a known operation only follows it.
+    # A start may be repeated: the engine starts an operation that it knows no second time.
     argv, given = start, stdin
+    begun = False
     while True:
         try:
             seen = _understand(transport, transport.run(argv, given))
         except ConnectionLost as error:
-            lost_since = _reconnecting(transport, operation, lost_since, str(error), say, started=argv is not start)
+            begun = begun or error.sent
+            lost_since = _reconnecting(transport, operation, lost_since, str(error), say, begun=begun)
             continue
+        begun = True
         if lost_since:
             say(f"{transport.host} answers again")
             lost_since = 0.0
@@ -102,13 +105,13 @@ def operate(transport: Transport, words: Sequence[str], stdin: str, app: str, sa
 
 
 def _reconnecting(
-    transport: Transport, operation: str, lost_since: float, reason: str, say: Say, *, started: bool
+    transport: Transport, operation: str, lost_since: float, reason: str, say: Say, *, begun: bool
 ) -> float:
     """Wait a little after a lost connection; returns since when it is lost. Raises when it lasts too long."""
     now = time.monotonic()
     if not lost_since:
-        if not started:
-            # Nothing may have begun yet: an unreachable host is said at once, and trying again is the user's choice.
+        if not begun:
+            # Nothing has arrived there: an unreachable host is said at once, and trying again is the user's choice.
             raise SwitchyardError(f"{transport.host} cannot be reached: {reason}.", Exit.UNREACHABLE)
         say(f"connection to {transport.host} lost ({reason}); operation {operation} goes on there, reconnecting")
         lost_since = now

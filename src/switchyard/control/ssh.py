@@ -44,9 +44,11 @@ class FabricTransport:
 
     def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
         """Run a command on the host; raises `ConnectionLost`, or `SwitchyardError` for a key that does not match."""
+        sent = False
         try:
             if self._connection is None:
                 self._connection = self._connect()
+            sent = True
             return self._exchange(self._connection, shlex.join(argv), stdin)
         except paramiko.BadHostKeyException as error:
             raise SwitchyardError(
@@ -61,7 +63,7 @@ class FabricTransport:
             ) from error
         except (SSHException, NoValidConnectionsError, OSError, EOFError, UnexpectedExit) as error:
             self._connection = None
-            raise ConnectionLost(str(error) or type(error).__name__) from error
+            raise ConnectionLost(str(error) or type(error).__name__, sent=sent) from error
 
     def _exchange(self, connection: fabric.Connection, command: str, stdin: str) -> Answer:
         """Run over a channel of its own: Fabric's own run() sleeps between reads, and a rollback is counted in ms."""
@@ -75,5 +77,6 @@ class FabricTransport:
             out = channel.makefile("rb").read()
             err = channel.makefile_stderr("rb").read()
         except TimeoutError as error:
-            raise ConnectionLost(f"no answer within {_SILENCE_SECONDS} s") from error
+            self._connection = None
+            raise ConnectionLost(f"no answer within {_SILENCE_SECONDS} s", sent=True) from error
         return Answer(channel.recv_exit_status(), out.decode(errors="replace"), err.decode(errors="replace"))

@@ -19,7 +19,14 @@ class Answer:
 
 
 class ConnectionLost(Exception):
-    """The host could not be reached, or the connection died; what ran there goes on."""
+    """The host could not be reached, or the connection died; what ran there goes on.
+
+    `sent` tells whether the command may have arrived.
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 class Transport(Protocol):
