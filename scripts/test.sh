@@ -48,7 +48,7 @@ for name in "$@"; do
       check "shellcheck" bash -c 'git ls-files -z "*.sh" .ci/run scripts/switchyard | xargs -0 shellcheck'
       ;;
     unit) suite "unit and render" tests/unit tests/render ;;
-    integration) suite "integration, on real hosts" tests/integration ;;
+    integration) SWITCHYARD_FAULTS=smoke suite "integration, on real hosts" tests/integration tests/faults ;;
     faults) suite "every fault point" tests/faults ;;
     *) echo "test: no suite is called '$name'; there are lint, unit, integration, faults" >&2; exit 2 ;;
   esac

@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from typing import Any
 
 from tests.lab import APP, Fault, Lab
 
@@ -28,9 +29,9 @@ def check(lab: Lab, why: Fault | str) -> None:
     assert open_ends == [], f"after {why}: no end in the ledger for {open_ends}"
 
 
-def converge(lab: Lab, version: str, why: Fault | str) -> None:
+def converge(lab: Lab, version: str, why: Fault | str, **changes: Any) -> None:
     """The same command again makes the wanted version live."""
-    again = lab.deploy(version)
+    again = lab.deploy(version, **changes)
     assert again["code"] == 0, f"after {why}, the same deploy again: {again}"
     assert pointer_release(lab).endswith(f"-{version}"), f"after {why}: {again}"
     check(lab, f"{why}, converged")

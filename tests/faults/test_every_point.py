@@ -55,15 +55,17 @@ def test_every_point(lab: Lab, load: LoadProcess, operation: str) -> None:
         fault = Fault(step, nth, when, how)
         start = live(lab)
         wanted = other(start)
+        # Only the migration's own points need one; without it the smoke run takes half the time.
+        changes = {} if not SMOKE or "migrat" in step else {"migration": None}
         lab.arm(fault)
-        result = lab.deploy(wanted) if operation == "deploy" else lab.rollback(wanted)
+        result = lab.deploy(wanted, **changes) if operation == "deploy" else lab.rollback(wanted)
         lab.settle()
         if lab.disarm():
             silent.append(str(fault))
         check(lab, f"{fault} in a {operation} ({result.get('message') or result.get('error')})")
         lost = load.snapshot()
         assert lost.lost == 0, f"after {fault}: {lost}"
-        converge(lab, wanted, fault)
+        converge(lab, wanted, fault, **changes)
     print(f"{operation}: {len(steps)} effects, {len(steps) * len(WAYS) - len(silent)} faults")
     assert silent == [], "planned faults that never fired"
 
