@@ -101,32 +101,47 @@ def volume_owners(services: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     return owners.result()
 
 
-def build_request(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """The request for `switchyard.request.parse`, from the role's variables.
+def build_request(
+    variables: Mapping[str, Any], *, compose: str = "", version: str | None = None, decision: str = ""
+) -> dict[str, Any]:
+    """The request for `switchyard.request.parse`, from the role's variables (`app_name` and so on, all of them).
 
-    `definition` holds app, environment, version, compose, services, secrets, migration and what else
-    `switchyard.request.Request` names; `max_connections` becomes its `database` when a service uses one.
+    `version` and `decision` are what `-e version=` and `-e migration=` said. Raises `SwitchyardError` for a secret or a
+    volume that cannot be given as described.
     """
-    services = complete_services(definition["services"], definition["version"])
-    migration = complete_migration(definition["migration"])
+    services = complete_services(variables["app_services"], version or variables["app_version"])
+    migration = complete_migration(variables["app_migration"])
+    if migration and migration["service"] not in services:
+        raise SwitchyardError(f"app_migration.service: '{migration['service']}' is not in app_services.", Exit.USAGE)
     owners = secret_owners(services, migration)
     volume_owners(services)
-    _require_secrets(definition["secrets"], services, migration)
-    request = {key: value for key, value in definition.items() if key != "max_connections"}
-    request |= {
+    _require_secrets(variables["app_secrets"], services, migration)
+    request: dict[str, Any] = {
         "protocol": PROTOCOL,
+        "app": variables["app_name"],
+        "environment": variables["app_environment"],
+        "version": variables["app_version"] if version is None else version,
+        "explicit_version": version is not None,
+        "compose": compose,
         "services": {
             name: {key: value for key, value in service.items() if key not in COMPOSE_ONLY}
             for name, service in services.items()
         },
         "secrets": {
             str(name): {"value": str(value), "uid": owners.get(str(name), 0)}
-            for name, value in definition["secrets"].items()
+            for name, value in variables["app_secrets"].items()
         },
         "migration": migration and {k: v for k, v in migration.items() if k not in _MIGRATION_COMPOSE_ONLY},
+        "migration_decision": decision,
+        "smoke_tests": list(variables["app_smoke_tests"]),
+        "schema_epoch": int(variables["app_schema_epoch"]),
+        "probation_seconds": float(variables["app_probation_seconds"]),
+        "drain_seconds": float(variables["app_drain_seconds"]),
+        "retain": int(variables["app_retain"]),
+        "keepalive_seconds": int(variables["app_keepalive_seconds"]),
     }
     if any(service["database"] for service in services.values()):
-        request["database"] = {"max_connections": definition["max_connections"]}
+        request["database"] = {"max_connections": int(variables["app_max_connections"])}
     return request
 
 

@@ -1,0 +1,98 @@
+"""The SQL that makes a database's roles, and the query that tells whether anything is different. Pure text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+def identifier(name: str) -> str:
+    """Quote a name for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """Quote a text for SQL, whatever `standard_conforming_strings` says."""
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """One database with its owner (who cannot log in), the application's login and the migration's login."""
+
+    database: str
+    owner: str
+    app: str
+    migrate: str
+    verifiers: dict[str, str] = field(default_factory=dict)
+    """Password verifiers to set, by role; a role that is not named keeps its own."""
+    app_settings: dict[str, str] = field(default_factory=dict)
+    migrate_settings: dict[str, str] = field(default_factory=dict)
+    """What is set for every session of the login."""
+
+    def statements(self) -> list[str]:
+        """Everything, to be run in one transaction by a superuser connected to the database; safe to repeat."""
+        owner, app, migrate = identifier(self.owner), identifier(self.app), identifier(self.migrate)
+        database = identifier(self.database)
+        result = [
+            *self._role(self.owner, "NOLOGIN"),
+            *self._role(self.app, "LOGIN"),
+            *self._role(self.migrate, "LOGIN"),
+            f"GRANT {owner} TO {migrate}",
+            f"ALTER DATABASE {database} OWNER TO {owner}",
+            f"REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+            f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {app}, {migrate}",
+            f"ALTER SCHEMA public OWNER TO {owner}",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            f"GRANT USAGE ON SCHEMA public TO {app}",
+            # What is there already, and what the owner makes from now on.
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {app}",
+            f"GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO {app}",
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {app}",
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO {app}",
+        ]
+        # What a migration makes belongs to the owner, whichever login ran it.
+        settings = {self.app: self.app_settings, self.migrate: {**self.migrate_settings, "role": self.owner}}
+        for role, values in settings.items():
+            result.append(f"ALTER ROLE {identifier(role)} RESET ALL")
+            result += [
+                f"ALTER ROLE {identifier(role)} SET {name} = {literal(value)}" for name, value in sorted(values.items())
+            ]
+        return result
+
+    def _role(self, name: str, login: str) -> list[str]:
+        attributes = f"{login} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
+        password = f" PASSWORD {literal(self.verifiers[name])}" if name in self.verifiers else ""
+        missing = f"SELECT 1 FROM pg_roles WHERE rolname = {literal(name)}"
+        return [
+            f"DO $switchyard$ BEGIN IF NOT EXISTS ({missing}) THEN CREATE ROLE {identifier(name)}; END IF; "
+            "END $switchyard$",
+            f"ALTER ROLE {identifier(name)} {attributes}{password}",
+        ]
+
+    def state(self) -> str:
+        """A query for one line of text that is the same as long as nothing above would change anything."""
+        names = ", ".join(literal(name) for name in (self.owner, self.app, self.migrate))
+        parts = [
+            "(SELECT string_agg(row(rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolreplication, "
+            f"rolbypassrls, rolinherit, rolpassword)::text, ' ' ORDER BY rolname) FROM pg_authid WHERE rolname IN ({names}))",
+            "(SELECT string_agg(r.rolname || array_to_string(ARRAY(SELECT unnest(s.setconfig) ORDER BY 1), ','), ' ' "
+            f"ORDER BY r.rolname) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole WHERE r.rolname IN ({names}))",
+            "(SELECT string_agg(row(m.rolname, o.rolname)::text, ' ' ORDER BY 1) FROM pg_auth_members a "
+            "JOIN pg_roles m ON m.oid = a.member JOIN pg_roles o ON o.oid = a.roleid "
+            f"WHERE m.rolname IN ({names}))",
+            f"(SELECT row(datdba::regrole, {_sorted('datacl')})::text FROM pg_database WHERE datname = current_database())",
+            f"(SELECT row(nspowner::regrole, {_sorted('nspacl')})::text FROM pg_namespace WHERE nspname = 'public')",
+            f"(SELECT string_agg(row(relname, {_sorted('relacl')})::text, ' ' ORDER BY relname) FROM pg_class "
+            "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))",
+            "(SELECT string_agg(row(defaclrole::regrole, defaclnamespace, defaclobjtype, "
+            f"{_sorted('defaclacl')})::text, ' ' ORDER BY defaclrole, defaclnamespace, defaclobjtype) FROM pg_default_acl)",
+        ]
+        # The state holds password verifiers, so only its hash leaves the server.
+        text = " || '|' || ".join(f"coalesce({part}, '')" for part in parts)
+        return f"SELECT encode(sha256(convert_to({text}, 'UTF8')), 'hex')"
+
+
+def _sorted(acl: str) -> str:
+    """An access list as text, in an order of its own: a repeated GRANT may move entries."""
+    return f"array_to_string(ARRAY(SELECT unnest({acl})::text ORDER BY 1), ',')"

@@ -1,0 +1,139 @@
+#!/usr/bin/python
+"""Keeps a Compose project running that must never be restarted by surprise."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: compose_service
+short_description: Keep a Compose project running without ever restarting it by surprise
+version_added: 0.1.0
+author: The Switchyard contributors (@switchyard)
+description:
+  - Places the compose file, checked by Compose itself, and starts what does not run.
+  - A container that runs with other settings than the file's is replaced only when O(restart) is set; otherwise the
+    module warns that the change waits for a restart.
+options:
+  project:
+    description: Name of the Compose project.
+    type: str
+    required: true
+  path:
+    description: Where the compose file lies on the host.
+    type: str
+    required: true
+  content:
+    description: Text of the compose file.
+    type: str
+    required: true
+  title:
+    description: What the service is called in messages.
+    type: str
+    required: true
+  restart_with:
+    description: The word after C(-e restart=) that allows a restart, for the warning.
+    type: str
+    required: true
+  restart:
+    description: Whether running containers may be replaced.
+    type: bool
+    default: false
+  wait_seconds:
+    description: How long containers with a health check may take to become healthy; 0 does not wait.
+    type: int
+    default: 0
+attributes:
+  check_mode:
+    description: Tells what would change.
+    support: full
+  diff_mode:
+    description: Shows the compose file's change.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the edge running
+  switchyard.stack.compose_service:
+    project: switchyard-edge
+    path: /var/lib/switchyard/edge/compose.yml
+    content: "{{ lookup('ansible.builtin.template', 'edge.yml.j2') }}"
+    title: The edge
+    restart_with: edge
+"""
+
+RETURN = r"""
+started:
+  description: Services that were started or replaced.
+  returned: always
+  type: list
+  elements: str
+restart_needed:
+  description: Whether a change waits for a restart.
+  returned: always
+  type: bool
+"""
+
+import tempfile  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker  # noqa: E402
+from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing  # noqa: E402
+
+
+def _wanted(docker: Docker, project: str, content: str) -> dict[str, str]:
+    """Each service of the text, with the hash that Compose labels its container with."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        file.write(content)
+        file.flush()
+        words = ("compose", "--project-name", project, "--file", file.name, "config", "--hash", "*")
+        out = docker.do(f"read the compose file of {project}", *words)
+    return dict(line.split() for line in out.splitlines() if line.strip())
+
+
+def _running(docker: Docker, project: str) -> dict[str, str]:
+    """Each running service of the project with the hash it was made from."""
+    template = '{{.Label "com.docker.compose.service"}} {{.Label "com.docker.compose.config-hash"}}'
+    label = f"label=com.docker.compose.project={project}"
+    out = docker.do("list containers", "ps", "--filter", label, "--filter", "status=running", "--format", template)
+    return dict(line.split() for line in out.splitlines() if line.strip())
+
+
+def main() -> None:
+    """Place the file, start what does not run, and replace or announce what runs with other settings."""
+    module = AnsibleModule(
+        argument_spec={
+            "project": {"type": "str", "required": True},
+            "path": {"type": "str", "required": True},
+            "content": {"type": "str", "required": True},
+            "title": {"type": "str", "required": True},
+            "restart_with": {"type": "str", "required": True},
+            "restart": {"type": "bool", "default": False},
+            "wait_seconds": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    project, path, content = (module.params[key] for key in ("project", "path", "content"))
+    docker, placing = Docker(module), Placing(module)
+    if docker.missing:
+        placing.file(path, content, mode=0o640)
+        module.exit_json(**placing.report() | {"changed": True, "started": [], "restart_needed": False})
+    wanted, running = _wanted(docker, project, content), _running(docker, project)
+    placing.file(path, content, mode=0o640)
+    missing = sorted(set(wanted) - set(running))
+    stale = sorted(name for name in set(wanted) & set(running) if wanted[name] != running[name])
+    starting = [*missing, *(stale if module.params["restart"] else [])]
+    if starting and not module.check_mode:
+        wait = ["--wait", "--wait-timeout", str(module.params["wait_seconds"])] if module.params["wait_seconds"] else []
+        words = ("compose", "--project-name", project, "--file", path, "up", "--detach", "--no-deps", *wait, *starting)
+        docker.do(f"start {project}", *words)
+    waiting = bool(stale) and not module.params["restart"]
+    if waiting:
+        module.warn(
+            f"{module.params['title']} runs with older settings. The new ones wait for a restart, which happens when you "
+            f"ask for it: -e restart={module.params['restart_with']}"
+        )
+    result = placing.report() | {"started": starting, "restart_needed": waiting}
+    module.exit_json(**result | {"changed": placing.changed or bool(starting)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+#!/usr/bin/python
+"""Gives the edge its configuration through the engine, which tests, reloads and proves it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: edge_config
+short_description: Give the edge its configuration, tested and proven by the engine
+version_added: 0.1.0
+author: The Switchyard contributors (@switchyard)
+description:
+  - Hands all files to the engine in one call. It tests them in a copy of the live tree, puts them in place by renames
+    under the edge's lock, reloads Nginx and waits for the new workers; a refused file leaves everything as it was.
+options:
+  files:
+    description: Texts by their path below the edge's live directory.
+    type: dict
+    required: true
+attributes:
+  check_mode:
+    description: Tells what would change.
+    support: full
+  diff_mode:
+    description: Shows every text that changes.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Give the edge its configuration
+  switchyard.stack.edge_config:
+    files:
+      nginx.conf: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"
+"""
+
+RETURN = r"""
+reloaded:
+  description: Whether a running Nginx took up the new configuration.
+  returned: always
+  type: bool
+"""
+
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.switchyard.stack.plugins.module_utils.engine import ask_engine  # noqa: E402
+
+
+def main() -> None:
+    """Ask the engine to apply the files."""
+    module = AnsibleModule(argument_spec={"files": {"type": "dict", "required": True}}, supports_check_mode=True)
+    data = {"files": module.params["files"], "check": module.check_mode}
+    answer = ask_engine(module, ["edge-apply"], data)
+    if answer is None:
+        # Check mode on a host that has no engine yet: all of it is new.
+        answer = {"changed": True, "reloaded": False}
+        answer["diff"] = [{"path": name, "before": "", "after": text} for name, text in data["files"].items()]
+    result: dict[str, Any] = {"changed": answer["changed"], "reloaded": answer["reloaded"]}
+    if module._diff:
+        result["diff"] = [
+            {
+                "before_header": item["path"],
+                "after_header": item["path"],
+                "before": item["before"],
+                "after": item["after"],
+            }
+            for item in answer["diff"]
+        ]
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
