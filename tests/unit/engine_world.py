@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +43,9 @@ QUICK = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 """Settings of every property here: no timing, nothing left on disk."""
+
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where tests with thousands of files put them, where there is such a place."""
 
 NAME = AppName("shop", "test")
 OPERATION = "20260102T030405-abcdef"
@@ -172,8 +177,22 @@ class FakeHost:
     def _files(self, argv: list[str]) -> tuple[int, str, str]:
         for word in argv[1:]:
             assert not word.startswith("/") or Path(word).is_relative_to(self.root), f"{word} is outside"
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout, done.stderr
+        paths = [Path(word) for word in argv[1:] if word.startswith("/")]
+        if argv[0] == "rm":
+            for path in paths:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                path.unlink(missing_ok=True)
+        elif argv[0] == "mkdir":
+            for path in paths:
+                path.mkdir(parents=True, exist_ok=True)
+        elif argv[0] == "cp":
+            shutil.copytree(*paths)
+        else:
+            assert argv[2:] == ["-name", ".*.tmp", "-type", "f", "-delete"]
+            for path in [*paths[0].rglob(".*.tmp")]:
+                path.unlink()
+        return 0, "", ""
 
     def _docker(self, argv: list[str]) -> None:
         if argv[1] == "stop":
@@ -248,7 +267,8 @@ class FakeHost:
         if kind == "containers":
             return self._inspect(name)
         if kind == "images":
-            return (200, self.images[name]) if name in self.images else (404, {"message": "no such image"})
+            known = self.images.get(name)
+            return (404, {"message": "no such image"}) if known is None else (200, {"Id": name, **known})
         if name in self.refused:
             return self.refused[name]
         found = {"Descriptor": {"digest": digest(name)}}
@@ -398,6 +418,8 @@ def make_world(monkeypatch: pytest.MonkeyPatch, root: Path) -> World:
     monkeypatch.setattr(effects, "subprocess", fake)
     monkeypatch.setattr(effects, "_faults", effects._Faults())
     monkeypatch.setattr(docker, "_get", host.get)
+    # Whether content reaches the disk is asked by the tests of `effects`; here it would only take time.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(lease, "boot_id", lambda: "this boot")
     for directory in (layout.STATE, layout.LOGS, layout.RUNTIME, layout.EDGE_LIVE / "pointers"):
         directory.mkdir(parents=True, exist_ok=True)

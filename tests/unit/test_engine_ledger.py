@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from switchyard.engine.layout import AppPaths
 from switchyard.engine.ledger import Ledger
 from switchyard.names import release_id
-from tests.unit.engine_world import NAME, QUICK, World, redirect
+from tests.unit.engine_world import MEMORY, NAME, QUICK, World, redirect
 
 A, B, C, D = (f"000{number}-{number}.0.0" for number in (1, 2, 3, 4))
 
@@ -92,8 +92,9 @@ def test_numbers_of_failed_releases_are_not_used_again(world: World) -> None:
 @QUICK
 @given(st.lists(st.tuples(st.sampled_from(["live", "end", "bad", "migration"]), st.integers(1, 20000)), max_size=6))
 def test_the_next_number_is_above_every_number_ever_seen(events: list[tuple[str, int]]) -> None:
-    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, pytest.MonkeyPatch.context() as patch:
         redirect(patch, Path(directory))
+        patch.setattr("os.fsync", lambda _: None)
         ledger = Ledger(AppPaths(NAME))
         for kind, number in events:
             ledger.append(kind, op="a", release=release_id(number, "1.0.0"), reason="")

@@ -1,0 +1,276 @@
+"""Going back: which release is chosen, what is refused and with which exit code, and what a rollback does."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from switchyard.engine import docker, lease, records
+from switchyard.engine.rollback import choose, rollback
+from switchyard.engine.site import Pointer
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import Colour
+from tests.unit.engine_world import MEMORY, OPERATION, QUICK, World, make_world
+
+A, B, C = "0001-1.0.0", "0002-2.0.0", "0003-3.0.0"
+COLOURS: tuple[Colour, ...] = ("blue", "green")
+
+
+def deployed(world: World, *numbers: int, **changes: Any) -> None:
+    """Releases deployed one after the other, each proven and each leaving its predecessor warm."""
+    before = world.pointer()
+    for number in numbers:
+        colour = COLOURS[(number + 1) % 2]
+        world.release(number, colour, previous=before.release if before else "", **changes)
+        before = world.pointer()
+
+
+def chosen(world: World, wanted: str = "") -> str:
+    op = world.operation("rollback")
+    op.ledger = world.ledger()
+    pointer = world.pointer()
+    assert pointer is not None
+    return choose(op, pointer, wanted).id
+
+
+def refusal(world: World, wanted: str = "") -> SwitchyardError:
+    with pytest.raises(SwitchyardError) as error:
+        chosen(world, wanted)
+    return error.value
+
+
+def mark_bad(world: World, release: str) -> None:
+    world.ledger().append("bad", op="x", release=release, reason="5xx on probation")
+
+
+# Choosing
+
+
+def test_the_default_is_the_release_before(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    assert chosen(world) == B
+
+
+def test_the_default_goes_back_along_the_way_that_was_come(world: World) -> None:
+    deployed(world, 1, 2)
+    world.ledger().append("live", op="r", release=A, colour="blue", schema_epoch=1)
+    world.release(3, "green", previous=A)
+    assert chosen(world) == A
+
+
+def test_the_default_skips_what_is_bad(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    mark_bad(world, B)
+    assert chosen(world) == A
+
+
+def test_the_default_skips_a_release_whose_record_is_gone(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    records.remove(records.load(world.paths, B))
+    assert chosen(world) == A
+
+
+def test_on_probation_the_default_is_the_backup(world: World) -> None:
+    deployed(world, 1, 2)
+    world.point(Pointer(B, "green", A, probation=True))
+    assert chosen(world) == A
+
+
+@pytest.mark.parametrize("wanted", ["1.0.0", A])
+def test_a_release_is_named_by_version_or_by_id(world: World, wanted: str) -> None:
+    deployed(world, 1, 2, 3)
+    assert chosen(world, wanted) == A
+
+
+def test_of_two_releases_of_one_version_the_newest_good_one_is_meant(world: World) -> None:
+    deployed(world, 1, 2, version="1.0.0")
+    deployed(world, 3)
+    assert chosen(world, "1.0.0") == "0002-1.0.0"
+    assert chosen(world, "0001-1.0.0") == "0001-1.0.0"
+    mark_bad(world, "0002-1.0.0")
+    assert chosen(world, "1.0.0") == "0001-1.0.0"
+
+
+def test_without_an_earlier_release_there_is_no_default(world: World) -> None:
+    deployed(world, 1)
+    error = refusal(world)
+    assert error.code is Exit.UNKNOWN_RELEASE
+    assert error.message == ("There is no earlier good release of shop-test to go back to. No other release is known.")
+
+
+def test_an_unknown_release_is_refused_with_those_that_are_known(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    error = refusal(world, "9.9.9")
+    assert error.code is Exit.UNKNOWN_RELEASE
+    assert error.message == f"Release 9.9.9 of shop-test is not known on this host. Known releases: {A}, {B}."
+
+
+@pytest.mark.parametrize("wanted", [B, "2.0.0"])
+def test_the_live_release_is_refused(world: World, wanted: str) -> None:
+    deployed(world, 1, 2)
+    error = refusal(world, wanted)
+    assert (error.code, error.message) == (Exit.ALREADY_LIVE, f"Release {B} already is live.")
+
+
+def test_a_bad_release_is_refused_with_its_reason(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    mark_bad(world, B)
+    error = refusal(world, "2.0.0")
+    assert error.code is Exit.NEVER_HEALTHY
+    assert error.message == f"Release {B} must not go live: 5xx on probation. Known releases: {A}."
+
+
+def test_a_release_that_was_never_live_is_refused(world: World) -> None:
+    deployed(world, 1)
+    world.record(2)
+    error = refusal(world, B)
+    assert error.code is Exit.NEVER_HEALTHY
+    assert "it never passed its health checks" in error.message
+
+
+def test_a_contracted_schema_is_not_crossed(world: World) -> None:
+    deployed(world, 1, schema_epoch=1)
+    deployed(world, 2, schema_epoch=2)
+    deployed(world, 3, schema_epoch=2)
+    for wanted in ("1.0.0", A):
+        error = refusal(world, wanted)
+        assert error.code is Exit.SCHEMA
+        assert f"Release {A} (schema epoch 1) cannot run on the database, which release {B} brought to epoch 2" in (
+            error.message
+        )
+    assert chosen(world) == B
+
+
+def test_a_migration_that_ran_counts_although_its_release_never_went_live(world: World) -> None:
+    deployed(world, 1, 2)
+    world.ledger().append("migration", op="x", release=C, state="clean", digest="d", schema_epoch=2)
+    assert refusal(world).code is Exit.SCHEMA
+
+
+def test_each_refusal_has_an_exit_code_of_its_own() -> None:
+    codes = [Exit.UNKNOWN_RELEASE, Exit.ALREADY_LIVE, Exit.NEVER_HEALTHY, Exit.SCHEMA]
+    assert sorted(map(int, codes)) == [10, 11, 12, 13]
+
+
+@settings(QUICK, max_examples=20)
+@given(st.sets(st.sampled_from([1, 2, 3, 4])))
+def test_what_is_chosen_was_live_is_not_bad_and_is_not_what_serves(bad: set[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        world = make_world(patch, Path(directory))
+        deployed(world, 1, 2, 3, 4)
+        for number in bad:
+            mark_bad(world, f"000{number}-{number}.0.0")
+        good = [number for number in (1, 2, 3) if number not in bad]
+        if good:
+            assert chosen(world) == f"000{good[-1]}-{good[-1]}.0.0"
+        else:
+            assert refusal(world).code is Exit.UNKNOWN_RELEASE
+
+
+# Doing it
+
+
+def go_back(world: World, wanted: str = "") -> tuple[int, str]:
+    op = world.operation("rollback")
+    rollback(op, wanted)
+    return op.result.code, op.result.message
+
+
+def test_a_warm_release_is_a_flip_of_the_pointer_and_nothing_is_started(world: World) -> None:
+    deployed(world, 1, 2)
+    assert go_back(world) == (0, f"{A} is live again on blue; {B} stays warm on green.")
+    assert world.docker.serving() == A
+    assert world.pointer() == Pointer(A, "blue", B)
+    assert world.ran("docker") == []
+    assert world.ledger().lineage() == [A]
+    assert world.ledger().unfinished() == [] and lease.holder(world.paths) is None
+
+
+def test_a_rollback_can_be_rolled_back(world: World) -> None:
+    deployed(world, 1, 2)
+    assert go_back(world)[0] == 0
+    assert go_back(world, "2.0.0")[0] == 0
+    assert world.docker.serving() == B
+
+
+def test_an_older_release_is_started_from_its_record_and_its_local_image(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    world.docker.containers = {n: c for n, c in world.docker.containers.items() if "green" not in n}
+    world.docker.refused = {"everything": (500, {})}
+    op_code, _ = go_back(world, "1.0.0")
+    assert op_code == 0
+    assert world.docker.serving() == A
+    assert world.ran("docker", "pull") == []
+    pointer = world.pointer()
+    assert pointer is not None and pointer.colour == "green"
+
+
+def test_an_image_that_is_gone_is_asked_of_the_registry(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    world.docker.images.clear()
+    assert go_back(world, "1.0.0")[0] == 0
+    assert len(world.ran("docker", "pull")) == 1
+
+
+def test_a_release_that_does_not_get_healthy_does_not_go_live(world: World) -> None:
+    deployed(world, 1, 2, 3)
+    world.docker.sick = {A}
+    code, message = go_back(world, "1.0.0")
+    assert code == Exit.UNHEALTHY and message.endswith("The live release serves on.")
+    assert world.docker.serving() == C
+    assert world.ledger().unfinished() == [] and lease.holder(world.paths) is None
+    assert world.ledger().last_live() == (C, "blue")
+
+
+def test_a_refusal_leaves_no_trace_in_the_ledger(world: World) -> None:
+    deployed(world, 1)
+    before = world.ledger().events
+    assert go_back(world, "9.9.9")[0] == Exit.UNKNOWN_RELEASE
+    assert world.ledger().events == before
+
+
+def test_with_nothing_live_there_is_nothing_to_go_back_from(world: World) -> None:
+    assert go_back(world)[0] == Exit.UNKNOWN_RELEASE
+
+
+def test_a_probation_that_is_only_watched_is_ended(world: World) -> None:
+    deployed(world, 1)
+    watching = world.begun(identity="20260101T000000-000000")
+    world.release(2, "green", previous=A, probation=True)
+    watching.lease = lease.renew(world.paths, watching.lease or pytest.fail("no lease"), "watch")
+    assert go_back(world)[0] == 0
+    assert world.docker.serving() == A
+    with pytest.raises(SwitchyardError) as error, watching.exclusively():
+        pytest.fail("the watcher may go on")
+    assert error.value.code is Exit.INTERRUPTED
+
+
+def test_a_deploy_at_work_is_not_ended(world: World) -> None:
+    deployed(world, 1, 2)
+    world.begun(identity="20260101T000000-000000")
+    assert go_back(world)[0] == Exit.BUSY
+    assert world.docker.serving() == B
+
+
+def test_a_switch_that_cannot_be_proven_is_put_back(world: World) -> None:
+    deployed(world, 1, 2)
+    world.docker.takes_up = False
+    code, message = go_back(world)
+    assert code == Exit.REVERTED and message.endswith("The old pointer is back and serves.")
+    assert world.pointer() == Pointer(B, "green", A)
+    assert world.ledger().last_live() == (B, "green")
+    ends = [event for event in world.ledger().of("end") if event["op"] == OPERATION]
+    assert [event["outcome"] for event in ends] == ["failed"]
+
+
+def test_the_containers_of_another_environment_are_not_ours(world: World) -> None:
+    deployed(world, 1, 2)
+    world.docker.add("shop-prod-blue-api-1", {"switchyard.app": "shop", "switchyard.environment": "prod",
+                                              "switchyard.colour": "blue", "switchyard.release": C})  # fmt: skip
+    assert [container.name for container in docker.of_colour(world.paths.name, "blue")] == ["shop-test-blue-api-1"]
+    assert go_back(world)[0] == 0
