@@ -113,7 +113,9 @@ def check_required(specs: Specs, groups: Iterable[str], known: Iterable[str]) ->
     return [f"'{name}' is not set: {' '.join(specs.options[name]['description'].split())}" for name in missing]
 
 
-def check_together(values: Mapping[str, Any], groups: Iterable[str], databases: int, extra: Mapping[str, Any]) -> list[str]:
+def check_together(
+    values: Mapping[str, Any], groups: Iterable[str], databases: int, extra: Mapping[str, Any]
+) -> list[str]:
     """Check what no single variable shows. `values` has every variable, `databases` counts the hosts in `db`."""
     problems = []
     if not values["host_deploy_authorized_keys"]:

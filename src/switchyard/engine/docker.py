@@ -80,14 +80,22 @@ class Container:
 
 def containers(labels: dict[str, str]) -> list[Container]:
     """Every container, running or not, that has all these labels."""
-    filters = quote(json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]}))
-    status, body = _get(f"/containers/json?all=1&filters={filters}")
+    return _list({"label": [f"{key}={value}" for key, value in labels.items()]})
+
+
+def _list(filters: dict[str, list[str]]) -> list[Container]:
+    status, body = _get(f"/containers/json?all=1&filters={quote(json.dumps(filters))}")
     if status != 200:
         raise SwitchyardError(f"Docker cannot list containers: {_message(body)}.", Exit.PREFLIGHT)
     return [
         Container(item["Id"], item["Names"][0].lstrip("/"), item["State"], item["Labels"], item["Status"])
         for item in body
     ]
+
+
+def labelled() -> list[Container]:
+    """Every container of every application that the engine started."""
+    return _list({"label": ["switchyard.app"]})
 
 
 def of_colour(name: AppName, colour: Colour) -> list[Container]:

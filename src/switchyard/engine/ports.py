@@ -1,10 +1,11 @@
 """The port plan: every instance of every colour has its own `ip:port` on this host, for as long as it exists."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from switchyard.engine import docker
 from switchyard.engine.effects import exclusive, replace_file
-from switchyard.engine.layout import PORTS, PORTS_LOCK, HostConfig
+from switchyard.engine.layout import EDGE_LIVE, PORTS, PORTS_LOCK, HostConfig
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS, AppName, Colour
 
@@ -16,14 +17,38 @@ def _key(name: AppName, service: str, instance: int, colour: Colour) -> str:
 
 
 def load() -> Plan:
-    """Read the plan of this host; an unreadable file is an error, since guessing would move live traffic."""
+    """Read the plan of this host; a lost or unreadable one is an error, since guessing would move live traffic."""
     try:
         data = json.loads(PORTS.read_text())
     except FileNotFoundError:
+        if is_lost():
+            raise SwitchyardError(
+                f"{PORTS} is missing although applications are live: 'switchyard recover' reads it back from Docker."
+            ) from None
         return {}
     except (OSError, ValueError) as error:
         raise SwitchyardError(f"{PORTS} cannot be read ({error}): restore it from the pointer files.") from error
     return {str(key): int(port) for key, port in data.items()}
+
+
+def is_lost() -> bool:
+    """Tell whether the plan is missing although something is live."""
+    return not PORTS.is_file() and any((EDGE_LIVE / "pointers").glob("*.conf"))
+
+
+def rebuild(containers: Sequence[docker.Container]) -> None:
+    """Write a lost plan again from what the containers of both colours publish."""
+    plan: Plan = {}
+    for container in containers:
+        labels, found = container.labels, docker.inspect(container.id)
+        if found is None or "switchyard.colour" not in labels:
+            continue
+        name = AppName(labels["switchyard.app"], labels["switchyard.environment"])
+        colour: Colour = "blue" if labels["switchyard.colour"] == "blue" else "green"
+        for bindings in (found["HostConfig"]["PortBindings"] or {}).values():
+            key = _key(name, labels["switchyard.service"], int(labels["switchyard.instance"]), colour)
+            plan[key] = int(bindings[0]["HostPort"])
+    replace_file(PORTS, json.dumps(plan, indent=1, sort_keys=True) + "\n", step="ports.rebuild")
 
 
 def extend(plan: Plan, name: AppName, instances: Mapping[str, int], host: HostConfig) -> Plan:

@@ -26,8 +26,11 @@ _ORPHAN_SECONDS = 600.0
 
 
 def before(op: Operation) -> None:
-    """Repair what a dead operation left, before a new one begins; the caller holds the lock."""
-    if op.ledger.unfinished() and leases.holder(op.paths) is None:
+    """Repair what a dead operation or a person's hand left, before a new one begins; the caller holds the lock."""
+    pointer = phases.live_pointer(op.paths)
+    named = (pointer.release, pointer.colour) if pointer else None
+    died = op.ledger.unfinished() and leases.holder(op.paths) is None
+    if died or named != op.ledger.last_live() or ports.is_lost():
         repair(op.paths, op.host, op.ledger, op.say)
 
 
@@ -55,6 +58,9 @@ def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
     """Make the four things true; the caller holds the lock. Safe to run again, and when nothing is wrong."""
     _remove_temporaries(paths)
     forget_orphans()
+    if ports.is_lost():
+        say("recover: the port plan is missing and is read back from Docker")
+        ports.rebuild(docker.labelled())
     _settle_pointer(paths, host, ledger, say)
     _settle_probation(paths, host, ledger, say)
     warm_again(paths, host, ledger, say)

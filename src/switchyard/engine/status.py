@@ -32,7 +32,7 @@ def status(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
     }
     for colour in COLOURS:
         report["colours"][colour] = _colour(paths, colour)
-    if pointer:
+    if pointer and not ports.is_lost():
         _add_live(report, paths, host)
     report["disagreements"] = disagreements(paths, ledger)
     return report
@@ -72,8 +72,10 @@ def disagreements(paths: AppPaths, ledger: Ledger) -> list[str]:
     pointer, live = phases.live_pointer(paths), ledger.last_live()
     if pointer and live and (pointer.release, pointer.colour) != live:
         found.append(f"the pointer names {pointer.release} on {pointer.colour}, the ledger {live[0]} on {live[1]}")
-    if paths.pointer.is_file() and pointer is None:
-        found.append(f"{paths.pointer} is not a pointer of ours")
+    if live and pointer is None:
+        found.append(f"the pointer names nothing, the ledger {live[0]} on {live[1]}: run 'switchyard recover'")
+    if ports.is_lost():
+        return [*found, "the port plan is missing: run 'switchyard recover'"]
     if pointer:
         release, running = colours.release_in(paths.name, pointer.colour)
         if release != pointer.release or not running:
