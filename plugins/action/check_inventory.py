@@ -37,26 +37,33 @@ class ActionModule(ActionBase):
         problems = inventory.check_extra(specs, extra)
         problems += inventory.check_names(specs, variables, lambda name: self._where(name, variables, extra))
         problems += inventory.check_required(specs, groups, variables)
-        values, broken = self._values(specs, variables)
+        values, broken = self._values(specs, variables, self._templar)
         problems += broken
         problems += inventory.check_values(specs, values, self._place)
         if not problems:
-            problems = self._check_together(specs, variables, values, extra)
+            problems = self._check_together(specs, variables, extra)
         return {"failed": True, "msg": "\n".join(problems)} if problems else {"changed": False}
 
     def _check_together(
-        self, specs: inventory.Specs, variables: dict[str, Any], values: dict[str, Any], extra: dict[str, Any]
+        self, specs: inventory.Specs, variables: dict[str, Any], extra: dict[str, Any]
     ) -> list[str]:
         groups: dict[str, list[str]] = variables["groups"]
         databases = len(set(groups.get("db", [])) & set(groups["target"]))
-        defaults = {name: option.get("default") for name, option in specs.options.items() if name not in values}
         # Defaults refer to each other and to what was given, as they do in the roles.
-        with self._templar.set_temporary_context(available_variables={**defaults, **variables}):
-            complete, broken = self._values(specs, {**defaults, **variables})
+        everything = {**dict.fromkeys(specs.options), **self._defaults(), **variables}
+        templar = self._templar.copy_with_new_env(available_variables=everything)
+        complete, broken = self._values(specs, everything, templar)
         chosen = {name: value for name, value in extra.items() if name in inventory.SELECTORS}
         return broken or inventory.check_together(complete, variables["group_names"], databases, chosen)
 
-    def _values(self, specs: inventory.Specs, variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    def _defaults(self) -> dict[str, Any]:
+        files = [COLLECTION / "roles" / role / "defaults" / "main.yml" for role in inventory.ROLES]
+        load = self._loader.load_from_file
+        return {name: value for file in files for name, value in load(str(file), trusted_as_template=True).items()}
+
+    def _values(
+        self, specs: inventory.Specs, variables: Mapping[str, Any], templar: Any
+    ) -> tuple[dict[str, Any], list[str]]:
         """The given variables of roles with their templates filled in, and a sentence for each that cannot be."""
         values: dict[str, Any] = {}
         problems: dict[str, str] = {}
@@ -65,7 +72,7 @@ class ActionModule(ActionBase):
             if name not in variables:
                 continue
             try:
-                value = _resolve(self._templar.template(variables[name]))
+                value = _resolve(templar.template(variables[name]))
             except AnsibleError as error:
                 cause, sentence = self._explain(name, variables, error)
                 # One cause may break many variables, and is said once.
