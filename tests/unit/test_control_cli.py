@@ -1,0 +1,201 @@
+"""The control command: what people type, what they read, and the exit code they get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchyard.control import cli, fleet
+from switchyard.control.hosts import Environment, HostEntry, load
+from switchyard.control.transport import Answer, ConnectionLost
+from switchyard.engine.operation import Result
+from switchyard.errors import Exit, SwitchyardError
+
+ENVIRONMENT = Environment("test", "shop", [HostEntry("vm1", "198.18.0.5", "deploy", groups=["app", "edge"])])
+
+
+class Recorder:
+    """A host that answers everything with the same answer, or fails the same way."""
+
+    host = "vm1"
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.answer: Answer | Exception = Answer(0, "", "")
+
+    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
+        assert stdin == ""
+        self.calls.append(list(argv)[3:])
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def ends_with(self, **result: Any) -> None:
+        whole = {**asdict(Result("x", "rollback")), **result}
+        answer = {"offset": 0, "lines": ["10:00:00 switch: done"], "known": True, "done": True, "result": whole}
+        self.answer = Answer(0, json.dumps(answer), "")
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr(cli, "load", lambda _: ENVIRONMENT)
+    monkeypatch.setattr(cli, "_members", lambda _: [fleet.Member(frozenset({"app", "edge"}), recorder)])
+    return recorder
+
+
+Read = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture
+def read(capsys: pytest.CaptureFixture[str]) -> Read:
+    def both() -> tuple[str, str]:
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    return both
+
+
+# Verbs
+
+
+def test_a_rollback_tells_progress_on_one_stream_and_the_outcome_on_the_other(host: Recorder, read: Read) -> None:
+    host.ends_with(message="0001-1.0.0 is live again on blue.", switch_ms=41.6)
+    assert cli.main(["rollback", "test"]) == 0
+    out, err = read()
+    assert out == "rollback: 0001-1.0.0 is live again on blue. Traffic moved in 42 ms.\n"
+    assert err == "10:00:00 switch: done\n"
+    assert host.calls[0][:2] == ["rollback", "shop-test"] and host.calls[0][2] == "--who"
+
+
+def test_a_rollback_to_a_version_passes_it_on(host: Recorder) -> None:
+    host.ends_with()
+    assert cli.main(["rollback", "test", "1.3.2"]) == 0
+    assert host.calls[0][:3] == ["rollback", "shop-test", "1.3.2"]
+
+
+def test_a_rollback_as_json_is_one_document(host: Recorder, read: Read) -> None:
+    host.ends_with(message="done", release="0001-1.0.0")
+    assert cli.main(["rollback", "test", "--json"]) == 0
+    assert json.loads(read()[0])["release"] == "0001-1.0.0"
+
+
+@pytest.mark.parametrize(
+    "code", [Exit.UNKNOWN_RELEASE, Exit.ALREADY_LIVE, Exit.NEVER_HEALTHY, Exit.SCHEMA, Exit.REVERTED]
+)
+def test_the_outcome_of_a_rollback_is_the_exit_code(host: Recorder, read: Read, code: Exit) -> None:
+    host.ends_with(code=int(code), message="Not possible.", details="log tail")
+    assert cli.main(["rollback", "test"]) == int(code)
+    out, err = read()
+    assert out == "" and "rollback: Not possible.\nlog tail\n" in err
+
+
+@pytest.mark.parametrize("version", ["1.0; rm -rf /", "../1", "$(id)", "1.0\n"])
+def test_an_injected_version_reaches_no_host(host: Recorder, read: Read, version: str) -> None:
+    assert cli.main(["rollback", "test", version]) == int(Exit.USAGE)
+    assert "is not a valid version" in read()[1]
+    assert host.calls == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "called"),
+    [
+        (["status", "test"], ["status", "shop-test"]),
+        (["status", "test", "--json"], ["status", "shop-test", "--json"]),
+        (["history", "test", "--limit", "5"], ["history", "shop-test", "--limit", "5"]),
+        (["logs", "test"], ["logs", "shop-test", "--tail", "100"]),
+        (["logs", "test", "--tail", "7", "--service", "api"], ["logs", "shop-test", "--tail", "7", "--service", "api"]),
+        (["recover", "test"], ["recover", "--app", "shop-test"]),
+        (["prune", "test", "--retain", "1", "--json"], ["prune", "shop-test", "--retain", "1", "--json"]),
+    ],
+)
+def test_the_other_verbs_are_the_engines_own(host: Recorder, typed: list[str], called: list[str]) -> None:
+    assert cli.main(typed) == 0
+    assert host.calls == [called]
+
+
+def test_what_the_engine_says_is_passed_through_with_its_code(host: Recorder, read: Read) -> None:
+    host.answer = Answer(3, "out\n", "err\n")
+    assert cli.main(["status", "test"]) == 3
+    assert read() == ("out\n", "err\n")
+
+
+# Errors
+
+
+@pytest.mark.parametrize("verb", ["rollback", "status", "history", "logs", "recover", "prune"])
+def test_an_unreachable_host_has_its_own_exit_code(host: Recorder, read: Read, verb: str) -> None:
+    host.answer = ConnectionLost("connection refused", sent=False)
+    assert cli.main([verb, "test"]) == int(Exit.UNREACHABLE)
+    out, err = read()
+    assert out == "" and "cannot be reached" in err and "connection refused" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_error_as_json_has_code_message_and_details(
+    host: Recorder, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> Environment:
+        raise SwitchyardError("No such thing.", Exit.SCHEMA, "evidence")
+
+    monkeypatch.setattr(cli, "load", refuse)
+    assert cli.main(["status", "test", "--json"]) == 13
+    out, err = read()
+    assert json.loads(out) == {"code": 13, "message": "No such thing.", "details": "evidence"}
+    assert err == "" and host.calls == []
+
+
+def test_an_error_for_people_names_the_verb_and_shows_the_evidence_below(
+    host: Recorder, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> Environment:
+        raise SwitchyardError("No such thing.", Exit.SCHEMA, "evidence")
+
+    monkeypatch.setattr(cli, "load", refuse)
+    assert cli.main(["status", "test"]) == 13
+    assert read() == ("", "status: No such thing.\nevidence\n")
+    assert host.calls == []
+
+
+def test_an_unknown_environment_is_a_usage_error(tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load", lambda name: load(name, tmp_path))
+    assert cli.main(["status", "tset"]) == int(Exit.USAGE)
+    assert "Unknown environment 'tset'" in read()[1]
+
+
+@pytest.mark.parametrize("typed", [[], ["nonsense", "test"], ["status"], ["status", "test", "--nonsense"]])
+def test_what_is_no_command_is_a_usage_error(typed: list[str], read: Read) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(typed)
+    assert ended.value.code == 2
+    assert "usage: switchyard" in read()[1]
+
+
+@pytest.mark.parametrize("typed", [["--help"], ["rollback", "--help"], ["status", "--help"]])
+def test_help_names_every_exit_code(typed: list[str], read: Read) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(typed)
+    assert ended.value.code == 0
+    text = read()[0]
+    for code in Exit:
+        assert f" {int(code)} " in text
+
+
+def test_ctrl_c_stops_the_following_and_says_that_the_operation_goes_on(
+    host: Recorder, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> Answer:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(host, "run", interrupted)
+    assert cli.main(["rollback", "test"]) == 130
+    assert "What was started goes on on the host" in read()[1]
+
+
+def test_who_asks_is_a_person_at_a_machine() -> None:
+    assert cli.who().count("@") == 1 and all(cli.who().split("@"))
