@@ -91,7 +91,9 @@ class ActionModule(ActionBase):
 
     def _result(self, engine: dict[str, Any]) -> dict[str, Any]:
         if engine["code"] != 0:
-            return self._failure(int(engine["code"]), engine["message"], engine["details"]) | {"deploy": engine}
+            # The details were shown as lines; as one escaped string they would bury the sentence.
+            shown = {key: engine[key] for key in ("op", "release", "version", "phases")}
+            return self._failure(int(engine["code"]), engine["message"], engine["details"]) | {"deploy": shown}
         diff = {"before": f"{engine['previous']}\n", "after": f"{engine['release']}\n"} if engine["changed"] else {}
         return {"changed": engine["changed"], "msg": engine["message"], "deploy": engine, "diff": diff}
 

@@ -134,8 +134,8 @@ def check_together(
         users = [name for name, service in values["app_services"].items() if service.get("database")]
         if users and not databases:
             problems.append(
-                f"app_services.{users[0]}.database is true, and no host of this environment is in the group db: put one "
-                "there, or remove the key."
+                f"app_services.{users[0]}.database is true, and no host of this environment is in the group db: put "
+                "one there, or remove the key."
             )
     return problems
 

@@ -74,7 +74,7 @@ def exited(name: AppName, colour: Colour) -> str:
     return ""
 
 
-def log_tail(name: AppName, colour: Colour, lines: int = 20) -> str:
+def log_tail(name: AppName, colour: Colour, lines: int = 8) -> str:
     """The end of each container's log in a colour, for the error that is shown to the operator."""
     parts = []
     for container in docker.of_colour(name, colour):

@@ -162,7 +162,7 @@ def resolve(reference: str) -> RemoteImage:
     headers = {}
     if credentials := _credentials(registry):
         headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(credentials).encode()).decode()
-    status, body = _get(f"/distribution/{quote(reference)}/json", timeout=30.0, headers=headers)
+    status, body = _get(f"/distribution/{quote(reference)}/json", timeout=90.0, headers=headers)
     if status == 200:
         platforms = body.get("Platforms") or []
         return RemoteImage(body["Descriptor"]["digest"], tuple(p.get("architecture", "") for p in platforms))

@@ -67,7 +67,9 @@ def check_live(pid: int) -> None:
     answer = query(_in_edge(pid, "nginx", "-t", "-q", "-c", f"{EDGE_LIVE}/nginx.conf"))
     if answer.code != 0:
         raise SwitchyardError(
-            f"The edge's configuration on disk is not valid ({_emergency(answer)}): run provision.yml.", Exit.PREFLIGHT
+            f"The edge's configuration on disk is not valid ({_emergency(answer)}): run provision.yml, or 'switchyard "
+            "recover' when it is a pointer file.",
+            Exit.PREFLIGHT,
         )
 
 

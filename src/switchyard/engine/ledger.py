@@ -46,6 +46,9 @@ class Ledger:
             **fields,
         }
         old = self.paths.ledger.read_text() if self.paths.ledger.is_file() else ""
+        if old and not old.endswith("\n"):
+            # A line that something else cut short stays as it is, on a line of its own.
+            old += "\n"
         line = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
         replace_file(self.paths.ledger, old + line + "\n", step=f"ledger.{event}", mode=0o640)
         self.events.append(entry)

@@ -65,6 +65,7 @@ def prepare(op: Operation, request: Request) -> Record | None:
     preflight.check_secrets(op.paths, request)
     preflight.check_connections(request)
     preflight.check_database(op.paths.name)
+    op.say("preflight: asking the registry for digests")
     digests = preflight.resolve(request)
     hashed = records.config_hash(request, digests, records.salt())
     if pointer and is_live(op.paths, pointer, hashed):

@@ -62,6 +62,8 @@ def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
         say("recover: the port plan is missing and is read back from Docker")
         ports.rebuild(docker.labelled())
     _settle_pointer(paths, host, ledger, say)
+    if live := phases.live_pointer(paths):
+        _start_if_down(paths, host, live.release, live.colour, say)
     _settle_probation(paths, host, ledger, say)
     warm_again(paths, host, ledger, say)
     live = phases.live_pointer(paths)

@@ -80,7 +80,8 @@ def disagreements(paths: AppPaths, ledger: Ledger) -> list[str]:
         release, running = colours.release_in(paths.name, pointer.colour)
         if release != pointer.release or not running:
             found.append(
-                f"{pointer.colour} should run {pointer.release}, Docker has {release or 'nothing'} running={running}"
+                f"{pointer.colour} should run {pointer.release}, Docker has {release or 'nothing'} running={running}: "
+                "run 'switchyard recover'"
             )
     try:
         edge.master_pid()
