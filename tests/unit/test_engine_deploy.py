@@ -178,8 +178,9 @@ class Striker:
         self.struck = ""
 
     def point(self, step: str, when: str, _: float) -> None:
-        self.passed += 1
-        if self.passed == self.due:
+        # An effect that fails has not happened; a process may die before it or after it.
+        self.passed += when == "before" or self.how is Killed
+        if self.passed == self.due and not self.struck:
             self.struck = f"{when} {step}"
             raise self.how(5, "injected")
 
@@ -242,7 +243,7 @@ def test_struck_at_any_effect_it_serves_recovers_and_converges(how: type[BaseExc
                 strike(before.restore(), patch, striker)
             struck = bool(striker.struck)
         # The last one was not reached: it was a deploy without a fault, and every effect before it was struck.
-        assert due > 40
+        assert due > 25
 
 
 def test_a_release_between_rename_and_reload_is_seen_by_nobody(world: World) -> None:
