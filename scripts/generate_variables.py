@@ -32,7 +32,7 @@ def entries(role: str) -> dict[str, Spec]:
 class _Indented(yaml.SafeDumper):
     """Indents lists, as the rest of the repository does."""
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - PyYAML's name
         super().increase_indent(flow, False)
 
 
@@ -71,7 +71,9 @@ def _default(option: Spec) -> str:
     value = option.get("default")
     if value in (None, "", [], {}):
         return ""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("\n...").replace("|", "\\|")
+    text = (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("\n...").replace("|", "\\|")
+    )
     return f"`{text}`"
 
 
@@ -90,8 +92,8 @@ def document() -> str:
     lines = [
         "# Variables",
         "",
-        "Made from the roles' argument specs by `scripts/generate_variables.py`. They are set in the inventory, one file",
-        "per role: `inventories/group_vars/all/` for every environment, `inventories/group_vars/env_NAME/` for one.",
+        "Made from the roles' argument specs by `scripts/generate_variables.py`. They are set in the inventory,",
+        "one file per role: `inventories/group_vars/all/` for every environment, `env_NAME/` beside it for one.",
         "",
     ]
     for role in ROLES:

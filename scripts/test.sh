@@ -43,6 +43,7 @@ for name in "$@"; do
       check "ruff format" ruff format --check .
       check "ruff" ruff check .
       check "mypy" mypy src tests scripts
+      check "mypy, plugins" mypy collections/ansible_collections/switchyard/stack/plugins
       check "yamllint" yamllint --strict .
       check "ansible-lint" ansible-lint --offline
       check "shellcheck" bash -c 'git ls-files -z "*.sh" .ci/run scripts/switchyard | xargs -0 shellcheck'

@@ -44,9 +44,7 @@ class ActionModule(ActionBase):
             problems = self._check_together(specs, variables, extra)
         return {"failed": True, "msg": "\n".join(problems)} if problems else {"changed": False}
 
-    def _check_together(
-        self, specs: inventory.Specs, variables: dict[str, Any], extra: dict[str, Any]
-    ) -> list[str]:
+    def _check_together(self, specs: inventory.Specs, variables: dict[str, Any], extra: dict[str, Any]) -> list[str]:
         groups: dict[str, list[str]] = variables["groups"]
         databases = len(set(groups.get("db", [])) & set(groups["target"]))
         # Defaults refer to each other and to what was given, as they do in the roles.
@@ -113,7 +111,7 @@ def _resolve(value: Any) -> Any:
 
 
 def _missing_secrets(value: object, variables: Mapping[str, Any], depth: int = 3) -> set[str]:
-    """Names of vault variables that a raw value refers to, directly or through another variable, and that are not set."""
+    """Names of vault variables that a raw value refers to, directly or by another variable, and that are not set."""
     if isinstance(value, Mapping):
         return {name for item in value.values() for name in _missing_secrets(item, variables, depth)}
     if isinstance(value, list | tuple):

@@ -62,4 +62,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
-        return {"services": services, "migration": migration, "volume_directories": volume_directories, "request": request}
+        return {
+            "services": services,
+            "migration": migration,
+            "volume_directories": volume_directories,
+            "request": request,
+        }

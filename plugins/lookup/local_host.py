@@ -10,15 +10,14 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-
 DOCUMENTATION = r"""
 name: local_host
 short_description: Tell how the host of the environment local is reached
 version_added: 0.1.0
 author: The Switchyard contributors (@switchyard)
 description:
-  - Reads the file that whoever makes the local host writes. Paths in it that are relative begin at the project, which is
-    the directory above the inventory.
+  - Reads the file that whoever makes the local host writes. Paths in it that are relative begin at the project, which
+    is the directory above the inventory.
   - The environment variable E(SWITCHYARD_LOCAL_FACTS) names another file.
 options:
   _terms:
@@ -47,7 +46,7 @@ _FILES = ("private_key", "known_hosts")
 class LookupModule(LookupBase):
     """What Ansible loads."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **_: Any) -> list[Any]:
         """Answer each term."""
         folder = str((variables or {}).get("inventory_dir") or Path.cwd() / "inventories")
         project = Path(folder).parent

@@ -56,7 +56,7 @@ class Placing:
         validate: str = "",
         secret: bool = False,
     ) -> None:
-        """Have a file with this content; readers see the old one or the new one. `validate` names the new file by %s."""
+        """Have a file with this content; readers see the old one or the new one. `validate` names it by %s."""
         place = Path(path)
         before = place.read_text(errors="replace") if place.is_file() else None
         if before != content:

@@ -1,5 +1,6 @@
 """The SQL that makes a database's roles, and the query that tells whether anything is different. Pure text."""
 
+# ruff: noqa: S608 - every name and value passes through identifier() or literal()
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -75,13 +76,16 @@ class Roles:
         names = ", ".join(literal(name) for name in (self.owner, self.app, self.migrate))
         parts = [
             "(SELECT string_agg(row(rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolreplication, "
-            f"rolbypassrls, rolinherit, rolpassword)::text, ' ' ORDER BY rolname) FROM pg_authid WHERE rolname IN ({names}))",
+            "rolbypassrls, rolinherit, rolpassword)::text, ' ' ORDER BY rolname) "
+            f"FROM pg_authid WHERE rolname IN ({names}))",
             "(SELECT string_agg(r.rolname || array_to_string(ARRAY(SELECT unnest(s.setconfig) ORDER BY 1), ','), ' ' "
-            f"ORDER BY r.rolname) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole WHERE r.rolname IN ({names}))",
-            "(SELECT string_agg(row(m.rolname, o.rolname)::text, ' ' ORDER BY 1) FROM pg_auth_members a "
-            "JOIN pg_roles m ON m.oid = a.member JOIN pg_roles o ON o.oid = a.roleid "
+            "ORDER BY r.rolname) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole "
+            f"WHERE r.rolname IN ({names}))",
+            "(SELECT string_agg(row(m.rolname, o.rolname)::text, ' ' ORDER BY m.rolname, o.rolname) "
+            "FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles o ON o.oid = a.roleid "
             f"WHERE m.rolname IN ({names}))",
-            f"(SELECT row(datdba::regrole, {_sorted('datacl')})::text FROM pg_database WHERE datname = current_database())",
+            f"(SELECT row(datdba::regrole, {_sorted('datacl')})::text FROM pg_database "
+            "WHERE datname = current_database())",
             f"(SELECT row(nspowner::regrole, {_sorted('nspacl')})::text FROM pg_namespace WHERE nspname = 'public')",
             f"(SELECT string_agg(row(relname, {_sorted('relacl')})::text, ' ' ORDER BY relname) FROM pg_class "
             "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))",

@@ -128,8 +128,8 @@ def main() -> None:
     waiting = bool(stale) and not module.params["restart"]
     if waiting:
         module.warn(
-            f"{module.params['title']} runs with older settings. The new ones wait for a restart, which happens when you "
-            f"ask for it: -e restart={module.params['restart_with']}"
+            f"{module.params['title']} runs with older settings. The new ones wait for a restart, which happens when "
+            f"you ask for it: -e restart={module.params['restart_with']}"
         )
     result = placing.report() | {"started": starting, "restart_needed": waiting}
     module.exit_json(**result | {"changed": placing.changed or bool(starting)})

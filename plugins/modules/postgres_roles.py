@@ -106,7 +106,16 @@ class _Database:
     def run(self, sql: str) -> list[str]:
         """Run SQL as the superuser and return the lines of its answers."""
         params = self.module.params
-        argv = ["docker", "exec", "--interactive", params["container"], "psql", "--no-psqlrc", "--quiet", "--tuples-only"]
+        argv = [
+            "docker",
+            "exec",
+            "--interactive",
+            params["container"],
+            "psql",
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+        ]
         argv += ["--no-align", "--set", "ON_ERROR_STOP=1", "--username", params["superuser"]]
         code, out, err = self.module.run_command([*argv, "--dbname", params["database"]], data=sql)
         if code != 0:
@@ -118,7 +127,7 @@ class _Database:
     def stored(self, names: list[str]) -> dict[str, str]:
         """The verifiers that the server holds."""
         listed = ", ".join(literal(name) for name in names)
-        query = f"SELECT rolname || ' ' || coalesce(rolpassword, '') FROM pg_authid WHERE rolname IN ({listed});\n"
+        query = f"SELECT rolname || ' ' || coalesce(rolpassword, '') FROM pg_authid WHERE rolname IN ({listed});\n"  # noqa: S608 - quoted
         return {line.partition(" ")[0]: line.partition(" ")[2] for line in self.run(query)}
 
 
@@ -162,9 +171,7 @@ def main() -> None:
         if not password.isascii():
             module.fail_json(msg=f"The password of {name} has to be ASCII.")
     stored = database.stored(list(passwords))
-    verifiers = {
-        name: verifier(word) for name, word in passwords.items() if not matches(word, stored.get(name, ""))
-    }
+    verifiers = {name: verifier(word) for name, word in passwords.items() if not matches(word, stored.get(name, ""))}
     superuser = verifiers.pop(params["superuser"], "")
     extra = [f"ALTER ROLE {identifier(params['superuser'])} PASSWORD {literal(superuser)}"] if superuser else []
     roles = Roles(

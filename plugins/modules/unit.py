@@ -59,7 +59,9 @@ def main() -> None:
     def systemctl(*words: str) -> None:
         code, _, err = module.run_command(["systemctl", *words])
         if code != 0:
-            module.fail_json(msg=f"'systemctl {' '.join(words)}' failed: {err.strip()}. 'journalctl -u {name}' says why.")
+            module.fail_json(
+                msg=f"'systemctl {' '.join(words)}' failed: {err.strip()}. 'journalctl -u {name}' says why."
+            )
 
     def holds(question: str) -> bool:
         return bool(module.run_command(["systemctl", question, "--quiet", name])[0] == 0)
