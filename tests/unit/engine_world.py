@@ -6,6 +6,7 @@ the commands they would start are answered by `FakeHost`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import pkgutil
 import re
 import shutil
 import subprocess
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +39,7 @@ from switchyard.names import AppName, Colour
 from switchyard.request import Request, parse
 
 QUICK = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -419,6 +421,8 @@ def make_world(monkeypatch: pytest.MonkeyPatch, root: Path) -> World:
     monkeypatch.setattr(effects, "subprocess", fake)
     monkeypatch.setattr(effects, "_faults", effects._Faults())
     monkeypatch.setattr(docker, "_get", host.get)
+    # The same dataclasses are read thousands of times here, and reading their hints is most of the time.
+    monkeypatch.setattr("switchyard.strict.get_type_hints", functools.cache(typing.get_type_hints))
     # Whether content reaches the disk is asked by the tests of `effects`; here it would only take time.
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(lease, "boot_id", lambda: "this boot")

@@ -178,8 +178,8 @@ class Striker:
         self.struck = ""
 
     def point(self, step: str, when: str, _: float) -> None:
-        # An effect that fails has not happened; a process may die before it or after it.
-        self.passed += when == "before" or self.how is Killed
+        # Death after an effect finds the host as death before the next one does: nothing changes in between.
+        self.passed += when == "before"
         if self.passed == self.due and not self.struck:
             self.struck = f"{when} {step}"
             raise self.how(5, "injected")
