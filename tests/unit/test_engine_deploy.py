@@ -196,9 +196,10 @@ class Again:
 
     def restore(self) -> World:
         for path in [*self.world.root.rglob("*")]:
-            if path.is_file() and path not in self.files:
+            if path.is_file():
                 path.unlink()
         for path, content in self.files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         # What is left of a deploy are empty directories, and a directory counts as a release's number.
         for path in sorted(self.world.root.rglob("*"), reverse=True):
