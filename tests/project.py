@@ -46,12 +46,16 @@ class Project:
     def environment(self, **more: str) -> dict[str, str]:
         """The tools of the locked environment, and this copy's code."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "PYTHONPATH"))}
-        return inherited | {
-            "PATH": f"{TOOLS}:{os.environ['PATH']}",
-            "SWITCHYARD_PYTHON": str(TOOLS / "python"),
-            "SWITCHYARD_PROJECT": str(self.folder),
-            "ANSIBLE_NOCOLOR": "1",
-        } | more
+        return (
+            inherited
+            | {
+                "PATH": f"{TOOLS}:{os.environ['PATH']}",
+                "SWITCHYARD_PYTHON": str(TOOLS / "python"),
+                "SWITCHYARD_PROJECT": str(self.folder),
+                "ANSIBLE_NOCOLOR": "1",
+            }
+            | more
+        )
 
     def run(self, *argv: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; the caller judges its exit code."""
@@ -97,5 +101,9 @@ class Project:
         return self.control("status", "local")
 
     def adopt(self, bed: Bed, host: Host) -> None:
-        """Make a host of the bed this project's `local`."""
+        """Make a host of the bed this project's `local`. The keys stay in the checkout, so their paths are absolute."""
         bed.write_inventory_facts(self.facts, host)
+        facts = json.loads(self.facts.read_text())
+        for key in ("private_key", "known_hosts"):
+            facts[key] = str(ROOT / facts[key])
+        self.facts.write_text(json.dumps(facts, indent=2) + "\n")

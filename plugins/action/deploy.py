@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import shlex
 import socket
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from switchyard.request import parse  # noqa: E402
 display = Display()
 
 # What OpenSSH says when there was no session that a command could have arrived by.
-_NEVER_ARRIVED = ("connect to host", "Permission denied", "Host key verification failed", "Could not resolve")
+_NEVER_ARRIVED = r"connect to host|Permission denied|Host key verification failed|Could not resolve|port \d+ timed out"
 
 
 class AnsibleTransport:
@@ -42,7 +43,7 @@ class AnsibleTransport:
             )
         except AnsibleConnectionFailure as error:
             reason = str(error).strip().splitlines()[-1]
-            raise ConnectionLost(reason, sent=not any(words in str(error) for words in _NEVER_ARRIVED)) from error
+            raise ConnectionLost(reason, sent=not re.search(_NEVER_ARRIVED, str(error))) from error
         return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
 

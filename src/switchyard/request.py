@@ -142,7 +142,7 @@ def parse(data: object) -> Request:
             "run provision.yml from the checkout that you deploy from.",
             Exit.ENGINE_MISMATCH,
         )
-    request = build(Request, data, "app")
+    request = build(Request, data, "app_")
     _ = request.name
     check_version(request.version)
     _require(bool(request.services), "app_services", "name at least one service")

@@ -13,7 +13,12 @@ T = TypeVar("T")
 
 
 def _refuse(where: str, problem: str) -> SwitchyardError:
-    return SwitchyardError(f"{where}: {problem}.", Exit.USAGE)
+    return SwitchyardError(f"{where}: {problem}{'' if problem.endswith('?') else '.'}", Exit.USAGE)
+
+
+def _below(where: str, key: object) -> str:
+    """The path of a key; a prefix that ends in `_` or is empty is the start of a variable's name."""
+    return f"{where}{key}" if not where or where.endswith("_") else f"{where}.{key}"
 
 
 def build(cls: type[T], data: object, where: str) -> T:
@@ -28,13 +33,13 @@ def build(cls: type[T], data: object, where: str) -> T:
     hints = get_type_hints(cls)
     for key in data:
         if key not in fields:
-            raise _refuse(f"{where}.{key}", f"unknown key{nearest(str(key), fields)}")
+            raise _refuse(_below(where, key), f"unknown key{nearest(str(key), fields)}")
     values: dict[str, object] = {}
     for name, field in fields.items():
         if name in data:
-            values[name] = _convert(hints[name], data[name], f"{where}.{name}")
+            values[name] = _convert(hints[name], data[name], _below(where, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise _refuse(f"{where}.{name}", "is required")
+            raise _refuse(_below(where, name), "is required")
     return cls(**values)
 
 

@@ -2,7 +2,9 @@
 
 import re
 import time
+import urllib.error
 import urllib.request
+from email.message import Message
 
 import pytest
 
@@ -14,9 +16,14 @@ def fetch(url: str) -> tuple[int, dict[str, str], str]:
     """One GET; returns status, headers and body."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a host of the bed
-            return answer.status, dict(answer.headers), answer.read().decode()
+            return answer.status, named(answer.headers), answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, dict(error.headers), error.read().decode()
+        return error.code, named(error.headers), error.read().decode()
+
+
+def named(headers: Message) -> dict[str, str]:
+    """Headers by their usual spelling, however a server wrote them."""
+    return {name.title(): value for name, value in headers.items()}
 
 
 def recap(output: str) -> dict[str, int]:

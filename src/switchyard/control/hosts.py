@@ -47,8 +47,8 @@ def load(environment: str, project: Path = PROJECT) -> Environment:
     if environment not in known:
         names = ", ".join(known) or "none yet"
         raise SwitchyardError(
-            f"Unknown environment '{environment[:64]}'{nearest(environment, known)} Provisioned from here: {names} "
-            f"('ansible-playbook provision.yml -e env=NAME' writes {folder}/NAME.json).",
+            f"Unknown environment '{environment[:64]}'{nearest(environment, known) or '.'} Provisioned from here: "
+            f"{names} ('ansible-playbook provision.yml -e env=NAME' writes {folder}/NAME.json).",
             Exit.USAGE,
         )
     path = folder / f"{environment}.json"

@@ -214,7 +214,7 @@ def _phase(arguments: argparse.Namespace) -> int:
                     _require_running(op.paths.name, colour.release_in(op.paths.name, target), record.id)
                     phases.switch(op, record, target, probation=record.request.probation_seconds > 0)
                 elif arguments.name == "watch":
-                    phases.watch(op, record)
+                    _watch_by_hand(op, record)
                 else:
                     phases.conclude(op)
                     prune.prune(op.paths, op.ledger, record.request.retain, op.say)
@@ -225,6 +225,17 @@ def _phase(arguments: argparse.Namespace) -> int:
         op.end("done")
     _print(arguments, {"release": record.id, "phase": arguments.name}, f"{arguments.name} of {record.id}: done")
     return 0
+
+
+def _watch_by_hand(op: Any, record: Any) -> None:
+    from switchyard.engine import phases
+
+    try:
+        phases.watch(op, record)
+    except SwitchyardError as error:
+        if error.code is Exit.REVERTED:
+            phases.take_back(op, error.message)
+        raise
 
 
 def _require_running(name: AppName, found: tuple[str, bool], wanted: str) -> None:

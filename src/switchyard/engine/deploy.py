@@ -32,13 +32,23 @@ def deploy(op: Operation, request: Request) -> None:
                 phases.switch(op, record, phases.idle_colour(op.paths), probation=request.probation_seconds > 0)
         # The lock is free while the release is only being watched, so that a rollback need not wait.
         _probation(op, record)
-        with op.exclusively(), op.phase("finish"):
-            phases.conclude(op)
-            prune.prune(op.paths, op.ledger, request.retain, op.say)
-            op.result.message = f"{record.id} is live on {op.result.colour}."
-            op.end("live")
+        _finish(op, record)
     except SwitchyardError as error:
         _failed(op, error)
+
+
+def _finish(op: Operation, record: Record) -> None:
+    """Settle what serves already; a failure here is a warning, since the release is live."""
+    with op.exclusively():
+        op.result.message = f"{record.id} is live on {op.result.colour}."
+        try:
+            with op.phase("finish"):
+                phases.conclude(op)
+                prune.prune(op.paths, op.ledger, record.request.retain, op.say)
+        except SwitchyardError as error:
+            op.result.message += f" Finishing it failed, 'switchyard recover' tries again: {error.message}"
+            op.say(f"WARNING: {error.message}")
+        op.end("live")
 
 
 def _unchanged(op: Operation, request: Request) -> None:

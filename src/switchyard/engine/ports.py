@@ -27,7 +27,9 @@ def load() -> Plan:
             ) from None
         return {}
     except (OSError, ValueError) as error:
-        raise SwitchyardError(f"{PORTS} cannot be read ({error}): restore it from the pointer files.") from error
+        raise SwitchyardError(
+            f"{PORTS} cannot be read ({error}): move it away, then run 'switchyard recover'."
+        ) from error
     return {str(key): int(port) for key, port in data.items()}
 
 

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from switchyard.engine import docker, phases, records
 from switchyard.engine.effects import run
-from switchyard.engine.layout import AppPaths, known_apps
+from switchyard.engine.layout import OPERATION_LOGS, AppPaths, known_apps
 from switchyard.engine.ledger import Ledger
 from switchyard.errors import SwitchyardError
 
 _RESULTS_KEPT = 50
+_LOGS_KEPT = 500  # of all applications on this host
 
 
 def removable(paths: AppPaths, ledger: Ledger, retain: int) -> list[str]:
@@ -44,6 +45,9 @@ def prune(paths: AppPaths, ledger: Ledger, retain: int, say: Callable[[str], Non
     old = sorted(paths.results.glob("*.json"))[:-_RESULTS_KEPT]
     if old:
         run(["rm", "-f", "--", *map(str, old)], step="prune.results")
+    logs = sorted(OPERATION_LOGS.glob("*.log"))[:-_LOGS_KEPT]
+    if logs:
+        run(["rm", "-f", "--", *map(str, logs)], step="prune.logs")
     return removed
 
 

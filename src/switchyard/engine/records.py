@@ -141,6 +141,9 @@ def place_secrets(paths: AppPaths, request: Request) -> None:
     """
     for name, secret in request.secrets.items():
         path = paths.secrets / name
+        if not secret.value and path.is_file():
+            # A request out of a record names secrets without their values: the current generation stays.
+            continue
         # Unchanged secrets are left alone: fewer writes in the deploy path.
         if not (path.is_file() and path.read_text() == secret.value and path.stat().st_uid == secret.uid):
             replace_file(path, secret.value, step="secrets.file", mode=0o400, owner=(secret.uid, secret.uid))
