@@ -32,6 +32,12 @@ def test_the_same_sources_give_the_same_bytes(copy: Path) -> None:
     assert make_bundle() == first
 
 
+def test_the_order_in_which_a_disk_lists_its_files_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, listed = make_bundle(), bundle._sources()
+    monkeypatch.setattr(bundle, "_sources", lambda: dict(reversed(listed.items())))
+    assert make_bundle() == first
+
+
 def test_a_changed_added_or_renamed_module_changes_the_name(copy: Path) -> None:
     names = {make_bundle().file_name}
     with (copy / "names.py").open("a") as file:
