@@ -107,6 +107,13 @@ class Ledger:
         return last
 
     def schema_epoch(self) -> tuple[int, str]:
-        """The highest epoch that a migrated or live release raised the database to, and that release."""
-        epochs = [(int(event.get("schema_epoch", 1)), str(event["release"])) for event in self.of("migration", "live")]
-        return max(epochs, key=lambda item: item[0], default=(1, ""))
+        """The highest epoch that a release brought, or may have brought, the database to, and that release."""
+        epochs: dict[str, int] = {}
+        for event in self.of("migration", "live"):
+            if event.get("state") == "unchanged":
+                epochs.pop(str(event["release"]), None)
+            elif event.get("release"):
+                name = str(event["release"])
+                epochs[name] = max(epochs.get(name, 1), int(event.get("schema_epoch", 1)))
+        release = max(epochs, key=lambda name: epochs[name], default="")
+        return epochs.get(release, 1), release
