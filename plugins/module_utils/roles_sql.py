@@ -90,7 +90,8 @@ class Roles:
             f"(SELECT string_agg(row(relname, {_sorted('relacl')})::text, ' ' ORDER BY relname) FROM pg_class "
             "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))",
             "(SELECT string_agg(row(defaclrole::regrole, defaclnamespace, defaclobjtype, "
-            f"{_sorted('defaclacl')})::text, ' ' ORDER BY defaclrole, defaclnamespace, defaclobjtype) FROM pg_default_acl)",
+            f"{_sorted('defaclacl')})::text, ' ' ORDER BY defaclrole, defaclnamespace, defaclobjtype) "
+            "FROM pg_default_acl)",
         ]
         # The state holds password verifiers, so only its hash leaves the server.
         text = " || '|' || ".join(f"coalesce({part}, '')" for part in parts)

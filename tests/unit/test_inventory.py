@@ -1,0 +1,188 @@
+"""What the checks of the inventory refuse, without Ansible: each mistake is one sentence that says how to mend it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchyard.control import inventory
+
+ROOT = Path(__file__).resolve().parents[2]
+SPECS = inventory.load(ROOT / "roles")
+KEY = "ssh-ed25519 AAAA you@example.com"
+
+
+def nowhere(_: object) -> str:
+    return ""
+
+
+def good(**changes: Any) -> dict[str, Any]:
+    """Every variable with a value that is in order."""
+    values: dict[str, Any] = {name: option.get("default") for name, option in SPECS.options.items()}
+    values |= {
+        "app_name": "shop",
+        "app_version": "1.0.0",
+        "app_environment": "staging",
+        "app_drain_seconds": 60,
+        "app_max_connections": 100,
+        "app_services": {"api": {"image": "example.com/api", "port": 8000, "routes": ["/"]}},
+        "edge_server_names": ["example.com"],
+        "host_deploy_authorized_keys": [KEY],
+    }
+    return values | changes
+
+
+def values(**given: Any) -> list[str]:
+    return inventory.check_values(SPECS, given, nowhere)
+
+
+def together(**changes: Any) -> list[str]:
+    return inventory.check_together(good(**changes), ["app", "edge"], 0, {})
+
+
+def service(**changes: Any) -> dict[str, Any]:
+    return {"api": {"image": "example.com/api", "port": 8000, "routes": ["/"], **changes}}
+
+
+def test_what_is_in_order_passes() -> None:
+    assert together() == []
+    assert values(app_services=service(), edge_tls="off", host_kernel_settings={"a.b": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"app_version": 1.1}, "app_version has to be a text, and is the number 1.1; write it in quotes."),
+        ({"app_retain": "many"}, "app_retain has to be a whole number, and is the text 'many'."),
+        ({"app_retain": True}, "app_retain has to be a whole number, and is true."),
+        ({"edge_gzip": "perhaps"}, "edge_gzip has to be true or false, and is the text 'perhaps'."),
+        ({"edge_tls": "acme"}, "edge_tls is 'acme'; use one of off, files."),
+        ({"app_services": ["api"]}, "app_services has to be a dictionary, and is a list."),
+        ({"app_services": {"api": None}}, "app_services.api has to be a dictionary, and is empty."),
+        (
+            {"app_services": service(port="8000")},
+            "app_services.api.port has to be a whole number, and is the text '8000'.",
+        ),
+        (
+            {"app_services": service(routes="/")},
+            "app_services.api.routes has to be a list, and is the text '/'.",
+        ),
+        (
+            {"app_services": service(helth={})},
+            "app_services.api.helth: unknown key, did you mean 'health'?",
+        ),
+        (
+            {"app_services": service(health={"pth": "/"})},
+            "app_services.api.health.pth: unknown key, did you mean 'path'?",
+        ),
+        (
+            {"app_services": service(zzz=1)},
+            "app_services.api.zzz: unknown key.",
+        ),
+        (
+            {"app_smoke_tests": [{"path": "/"}, {"status": 200}]},
+            "app_smoke_tests[1].path is missing: What is asked for.",
+        ),
+        (
+            {"docker_registry_logins": [{"registry": "r", "user": "me", "password": "x"}]},
+            "docker_registry_logins[0].user: unknown key, did you mean 'username'?",
+        ),
+        ({"app_migration": {"service": "api"}}, "app_migration.command is missing: The command."),
+        ({"host_packages": [1]}, "host_packages[0] has to be a text, and is the number 1; write it in quotes."),
+    ],
+    ids=str,
+)
+def test_values_are_what_the_specs_say(given: dict[str, Any], sentence: str) -> None:
+    assert sentence in values(**given)
+
+
+def test_a_number_may_be_spelt_on_the_command_line() -> None:
+    assert values(app_retain="5", edge_gzip="false", app_probation_seconds="0.5") == []
+
+
+def test_the_place_of_a_mistake_is_said() -> None:
+    found = inventory.check_names(
+        SPECS, ["app_servics", "appetite", "edge_tls"], lambda _: "group_vars/all/app.yml:7: "
+    )
+    assert found == ["group_vars/all/app.yml:7: unknown variable 'app_servics', did you mean 'app_services'?"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"verison": "1.0.0"}, "-e verison=...: unknown variable 'verison', did you mean 'version'?"),
+        ({"restrat": "edge"}, "-e restrat=...: unknown variable 'restrat', did you mean 'restart'?"),
+        ({"restart": "nginx"}, "-e restart=nginx: use one of edge, postgres, docker."),
+        ({"migration": "again"}, "-e migration=again: use one of resume, resolve."),
+        ({"version": 1.1}, "-e version: 1.1 is no text; write it in quotes."),
+    ],
+    ids=str,
+)
+def test_the_command_line_is_checked(extra: dict[str, Any], sentence: str) -> None:
+    assert inventory.check_extra(SPECS, extra) == [sentence]
+
+
+def test_other_words_on_the_command_line_are_the_users_own() -> None:
+    extra = {"env": "staging", "restart": "edge,postgres", "version": "1.0.0", "ticket": "OPS-12", "app_retain": "2"}
+    assert inventory.check_extra(SPECS, extra) == []
+
+
+def test_what_roles_need_is_asked_for() -> None:
+    missing = inventory.check_required(SPECS, ["db"], ["host_deploy_authorized_keys"])
+    assert [sentence.partition(" is not set")[0] for sentence in missing] == [
+        "'postgres_superuser_password'",
+        "'postgres_app_password'",
+        "'postgres_migrate_password'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"app_name": "Shop"}, "'Shop' is not a valid application name"),
+        ({"app_version": "one two"}, "'one two' is not a valid version"),
+        ({"app_services": {}}, "app_services: name at least one service"),
+        ({"app_services": service(database=True)}, "no host of this environment is in the group db"),
+        ({"app_services": service(secrets=["TOKEN"])}, "wants the secret 'TOKEN', which app_secrets does not have"),
+        (
+            {"app_services": service(secrets=["TOKEN"]), "app_secrets": {"TOKEN": ""}},
+            "app_secrets.TOKEN is empty, and app_services.api wants it",
+        ),
+        (
+            {
+                "app_services": service(secrets=["TOKEN"])
+                | {"web": {"image": "example.com/web", "port": 1, "uid": 10002, "secrets": ["TOKEN"]}},
+                "app_secrets": {"TOKEN": "x"},
+            },
+            "both want the secret 'TOKEN', which has one owner",
+        ),
+        (
+            {
+                "app_services": service(volumes={"data": "/data"})
+                | {"web": {"image": "example.com/web", "port": 1, "uid": 10002, "volumes": {"data": "/data"}}}
+            },
+            "both want the volume 'data', which has one owner",
+        ),
+        (
+            {"app_services": service() | {"web": {"image": "example.com/web", "port": 1, "routes": ["/"]}}},
+            "'/' is also api's",
+        ),
+        ({"app_services": service(digest="sha256:12")}, "a digest is sha256: and 64 hexadecimal digits"),
+        ({"app_services": service(image="Nope!")}, "'Nope!' is no image name"),
+        ({"app_services": service(health={"path": "health"})}, "'health' is no path: start it with a slash"),
+        ({"app_services": service(port=0)}, "use a port from 1 to 65535"),
+        ({"app_smoke_tests": [{"path": "x"}]}, "app_smoke_tests[0].path: start it with a slash"),
+        ({"app_migration": {"service": "ap", "command": ["x"]}}, "app_migration.service: 'ap' is not in app_services"),
+        ({"host_deploy_authorized_keys": []}, "name at least one public key"),
+        ({"edge_server_names": []}, "name at least one host name"),
+        ({"edge_tls": "files"}, "needs edge_tls_certificate and edge_tls_key"),
+        ({"edge_redirect_http": True}, "edge_redirect_http needs edge_tls"),
+        ({"edge_open_files": 100}, "at least twice edge_worker_connections"),
+        ({"engine_port_last": 1}, "engine_port_last has to be above engine_port_first"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_variables_fit_together(changes: dict[str, Any], words: str) -> None:
+    found = together(**changes)
+    assert len(found) == 1
+    assert words in found[0]

@@ -1,0 +1,122 @@
+"""Every role keeps the house's rules: specified, documented, generated where it follows from something else."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from switchyard.control import application, inventory
+from switchyard.request import Health, Service
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+MODULES = sorted((ROOT / "plugins" / "modules").glob("*.py"))
+
+
+def specs(role: str) -> dict[str, Any]:
+    text = (ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text()
+    return dict(yaml.safe_load(text)["argument_specs"])
+
+
+def tasks(role: str) -> list[tuple[Path, dict[str, Any]]]:
+    found = []
+    for path in sorted((ROOT / "roles" / role / "tasks").glob("*.yml")):
+        for task in yaml.safe_load(path.read_text()):
+            found += [(path, inner) for inner in task.get("block", [task])]
+    return found
+
+
+def test_every_role_is_known_to_the_checks() -> None:
+    assert sorted(inventory.ROLES) == ROLES
+
+
+def test_what_is_generated_is_current() -> None:
+    argv = [sys.executable, str(ROOT / "scripts" / "generate_variables.py"), "--check"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_has_the_roles_prefix_and_a_meaning(role: str) -> None:
+    for name, option in specs(role)["main"]["options"].items():
+        assert name.startswith(f"{role}_")
+        assert option["description"]
+        assert option.get("required") or "default" in option or name == "app_migration"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_says_what_it_does_and_how_to_undo_it(role: str) -> None:
+    text = (ROOT / "roles" / role / "README.md").read_text()
+    for part in ("**Outcome:**", "| Inputs |", "| Needs |", "| Leaves |", "| Idempotent |", "| Roll-back |"):
+        assert part in text
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_tasks_use_what_every_ansible_has(role: str) -> None:
+    words = {"name", "when", "register", "notify", "no_log", "run_once", "delegate_to", "ignore_errors", "block"}
+    for path, task in tasks(role):
+        for module in set(task) - words:
+            assert module.startswith(("ansible.builtin.", "switchyard.stack.")), path
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_selector_is_not_used_inside_roles(role: str) -> None:
+    for path in (ROOT / "roles" / role).rglob("*.yml"):
+        assert not re.search(r"\{\{[^}]*\benv\b(?!_)", path.read_text()), path
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_tasks_that_handle_secrets_are_silent(role: str) -> None:
+    secrets = re.compile(r"(\w_password\b|_tls_files \}\}|registry_logins)")
+    for path, task in tasks(role):
+        for module, arguments in task.items():
+            if "." in module and secrets.search(str(arguments)):
+                assert task.get("no_log") is True, (path, task["name"])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_document_every_option(path: Path) -> None:
+    text = path.read_text()
+    block = re.search(r'DOCUMENTATION = r"""\n(.*?)"""', text, re.DOTALL)
+    assert block
+    document = yaml.safe_load(block[1])
+    assert document["module"] == path.stem
+    assert document["short_description"]
+    assert {"check_mode", "diff_mode"} <= set(document["attributes"])
+    assert "supports_check_mode=True" in text or (ROOT / "plugins" / "action" / path.name).is_file()
+
+
+def test_what_runs_on_hosts_needs_nothing_but_python() -> None:
+    allowed = ("ansible.module_utils.basic", "ansible_collections.switchyard.stack.plugins.module_utils")
+    for path in [*MODULES, *(ROOT / "plugins" / "module_utils").glob("*.py")]:
+        for name in re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE):
+            assert name.startswith(allowed) or name.partition(".")[0] in sys.stdlib_module_names, path
+
+
+def test_the_specs_of_a_service_agree_with_the_request() -> None:
+    options = specs("app")["service"]["options"]
+    complete = application.complete_services({"api": {"image": "i", "port": 1}}, "1.0.0")["api"]
+    assert set(options) == set(complete)
+    for name, option in options.items():
+        if name not in ("tag", "health") and not option.get("required"):
+            assert option["default"] == complete[name], name
+    health = Health()
+    for name, option in options["health"]["options"].items():
+        assert option["default"] == getattr(health, name), name
+    assert set(Service.__dataclass_fields__) <= set(options)
+
+
+def test_defaults_that_two_roles_share_are_one_value() -> None:
+    edge, postgres, host = (specs(role)["main"]["options"] for role in ("edge", "postgres", "host"))
+    app, engine = specs("app")["main"]["options"], specs("engine")["main"]["options"]
+    assert f"default({edge['edge_drain_seconds']['default']})" in app["app_drain_seconds"]["default"]
+    assert f"default({postgres['postgres_max_connections']['default']})" in app["app_max_connections"]["default"]
+    assert f"default('{edge['edge_image']['default']}')" in engine["engine_edge_image"]["default"]
+    assert f"default('{app['app_publish_address']['default']}')" in engine["engine_publish_address"]["default"]
+    assert f"default('{host['host_deploy_user']['default']}')" in engine["engine_deploy_user"]["default"]
+    playbook = (ROOT / "playbooks" / "deploy.yml").read_text()
+    assert f"default('{host['host_deploy_user']['default']}')" in playbook
