@@ -87,6 +87,8 @@ class ActionModule(ActionBase):
     def _plan(self, members: list[fleet.Member], request: dict[str, Any]) -> dict[str, Any]:
         report = fleet.plan(members, request)
         text = report["text"]
+        if not self._task.diff:
+            display.display(text)
         result = {"changed": report["changed"], "plan": {k: v for k, v in report.items() if k != "text"}}
         return result | {"msg": text.splitlines(), "diff": {"prepared": f"{text}\n"}}
 
@@ -95,6 +97,7 @@ class ActionModule(ActionBase):
             # The details were shown as lines; as one escaped string they would bury the sentence.
             shown = {key: engine[key] for key in ("op", "release", "version", "phases")}
             return self._failure(int(engine["code"]), engine["message"], engine["details"]) | {"deploy": shown}
+        display.display(f"  {engine['message']}")
         diff = {"before": f"{engine['previous']}\n", "after": f"{engine['release']}\n"} if engine["changed"] else {}
         return {"changed": engine["changed"], "msg": engine["message"], "deploy": engine, "diff": diff}
 

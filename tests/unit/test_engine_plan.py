@@ -138,7 +138,9 @@ def test_the_migration_that_would_run_is_named(world: World) -> None:
     world.docker.images[f"{API}@{digest(f'{API}:1.0.0')}"] = {}
     assert report(world, migration=UP)["migration"] == "would run: alembic upgrade"
     live(world)
-    assert report(world, migration=UP)["migration"] == "none (same image)"
+    migrated = {"digest": digest(f"{API}:1.0.0"), "schema_epoch": 1}
+    world.ledger().append("migration", op="x", release="0006-6", state="clean", **migrated)
+    assert report(world, migration=UP)["migration"] == "none (this image already migrated this database)"
     world.ledger().append("migration", op="x", release="0007-7", state="dirty", digest="d", schema_epoch=1)
     assert report(world, migration=UP)["migration"] == "blocked: the schema is dirty since 0007-7"
 

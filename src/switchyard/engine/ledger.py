@@ -106,6 +106,10 @@ class Ledger:
             last = event
         return last
 
+    def migrated(self) -> set[str]:
+        """Digests of the images whose migration ended clean on this database."""
+        return {str(event["digest"]) for event in self.of("migration") if event["state"] == "clean"}
+
     def schema_epoch(self) -> tuple[int, str]:
         """The highest epoch that a release brought, or may have brought, the database to, and that release."""
         epochs: dict[str, int] = {}

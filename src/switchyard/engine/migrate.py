@@ -95,9 +95,6 @@ def migrate(op: Operation, record: Record, decision: str) -> None:
     state = op.ledger.schema()
     if migration is None:
         return
-    if state and state["state"] == "clean" and state["digest"] == record.digests[migration.service]:
-        op.say("migrate: this image already migrated this database")
-        return
     if state and state["state"] == "started":
         _settle(op, state)
         state = op.ledger.schema()
@@ -106,9 +103,13 @@ def migrate(op: Operation, record: Record, decision: str) -> None:
             op.say("migrate: the schema counts as repaired by hand; the migration runs from there")
         elif decision != "resume":
             raise dirty(state)
+    elif record.digests[migration.service] in op.ledger.migrated():
+        # Also for an older release: schemas only expand within an epoch, and old code does not know newer revisions.
+        op.say("migrate: this image already migrated this database")
+        return
     one_shot = _Run(op, record)
-    # What the last migration left is what this one finds; asking costs a container.
-    before = str(state["after"]) if state and state["state"] == "clean" else one_shot.current(migration)
+    # Asked of the new image even when the ledger knows: two images may word the same revision differently.
+    before = one_shot.current(migration)
     _note(op, record, "started", before=before)
     op.say(f"migrate: running {' '.join(migration.command)} in {record.request.services[migration.service].reference}")
     one_shot.start()
@@ -143,10 +144,9 @@ def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, 
     """Judge a finished migration by its exit code and, when it failed, by the revision it left."""
     record = one_shot.record
     if code == 0:
-        after = one_shot.current(migration)
-        _note(op, record, "clean", before=before, after=after)
+        _note(op, record, "clean", before=before)
         one_shot.remove()
-        op.say(f"migrate: done{f', the schema is at {after.splitlines()[-1]}' if after else ''}")
+        op.say("migrate: done")
         return
     log, after = one_shot.log(), one_shot.current(migration)
     unchanged = bool(migration.current) and after == before

@@ -87,8 +87,8 @@ def _migration(live: Record | None, request: Request, digests: dict[str, str], l
     service, state = request.migration.service, ledger.schema()
     if state and state["state"] == "dirty":
         return f"blocked: the schema is dirty since {state['release']}"
-    if live and live.digests.get(service) == digests[service]:
-        return "none (same image)"
+    if digests[service] in ledger.migrated():
+        return "none (this image already migrated this database)"
     if docker.image(f"{request.services[service].image}@{digests[service]}") is None:
         return "unknown until the image is on the host"
     return f"would run: {' '.join(request.migration.command)}"
