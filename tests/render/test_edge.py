@@ -54,6 +54,13 @@ def test_an_unknown_name_is_closed_without_an_answer() -> None:
     assert "ssl_reject_handshake on;" in files(TLS)["nginx.conf"]
 
 
+def test_an_address_is_served_over_tls_although_no_handshake_names_it() -> None:
+    frame = files(TLS | {"edge_server_names": ["192.0.2.7"]})["nginx.conf"]
+    assert "ssl_reject_handshake" not in frame
+    assert directives(frame, "ssl_certificate")
+    assert directives(frame, "return") == ["444", "444"]
+
+
 def test_what_clients_say_of_themselves_is_replaced() -> None:
     headers = dict(line.split(maxsplit=1) for line in directives(files(EDGE)["proxy.conf"], "proxy_set_header"))
     assert headers["X-Forwarded-For"] == "$remote_addr"
