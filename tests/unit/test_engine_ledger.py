@@ -189,3 +189,12 @@ def test_a_migration_raises_the_epoch_before_its_release_is_live(world: World) -
     live(ledger, A)
     ledger.append("migration", op="b", release=B, state="clean", digest="d", schema_epoch=3)
     assert ledger.schema_epoch() == (3, B)
+
+
+def test_a_migration_that_left_the_schema_as_it_was_raises_no_epoch(world: World) -> None:
+    ledger = world.ledger()
+    ledger.append("live", op="a", release=A, colour="blue", schema_epoch=1)
+    ledger.append("migration", op="b", release=B, state="started", digest="d", schema_epoch=2)
+    assert ledger.schema_epoch() == (2, B)
+    ledger.append("migration", op="b", release=B, state="unchanged", digest="d", schema_epoch=2)
+    assert ledger.schema_epoch() == (1, A)

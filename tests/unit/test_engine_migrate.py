@@ -188,6 +188,13 @@ def test_a_migration_that_ended_well_without_its_engine_is_clean(world: World) -
     assert colour.migrate_name(record) not in world.docker.containers
 
 
+def test_a_migration_that_ended_well_without_its_engine_is_not_run_again(world: World) -> None:
+    op, record = world.begun(), release(world)
+    left_behind(world, op, record, code=0)
+    migrate(op, record, "")
+    assert states(world) == ["started", "clean"] and runs(world) == 0
+
+
 def test_a_migration_that_had_no_container_yet_touched_nothing(world: World) -> None:
     op, record = world.begun(), release(world)
     left_behind(world, op, record, code=None)
