@@ -189,7 +189,7 @@ class FakeHost:
             for path in paths:
                 path.mkdir(parents=True, exist_ok=True)
         elif argv[0] == "cp":
-            shutil.copytree(*paths)
+            shutil.copytree(paths[0], paths[1])
         else:
             assert argv[2:] == ["-name", ".*.tmp", "-type", "f", "-delete"]
             for path in [*paths[0].rglob(".*.tmp")]:
