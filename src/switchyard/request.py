@@ -163,7 +163,17 @@ def _check_one_service(request: Request, name: str, service: Service) -> None:
     _require(digest_is_valid, f"{where}.digest", "a digest is sha256: and 64 hexadecimal digits")
     _require(0 < service.port < 65536, f"{where}.port", "use a port from 1 to 65535")
     _require(1 <= service.instances <= 50, f"{where}.instances", "use 1 to 50 instances")
-    _require(1 <= service.health.successes <= 100, f"{where}.health.successes", "use 1 to 100")
+    health = service.health
+    _require(1 <= health.successes <= 100, f"{where}.health.successes", "use 1 to 100")
+    _require(0.01 <= health.interval <= 60, f"{where}.health.interval", "use 0.01 to 60 seconds")
+    _require(0.1 <= health.timeout <= 300, f"{where}.health.timeout", "use 0.1 to 300 seconds")
+    _require(1 <= health.start_timeout <= 3600, f"{where}.health.start_timeout", "use 1 to 3600 seconds")
+    _require(1 <= service.response_timeout <= 86400, f"{where}.response_timeout", "use 1 to 86400 seconds")
+    _require(service.memory_mb >= 6, f"{where}.memory_mb", "use 6 or more: Docker's own minimum")
+    _require(service.uid >= 0, f"{where}.uid", "use a numeric user id")
+    _require(
+        len(set(service.asset_paths)) == len(service.asset_paths), f"{where}.asset_paths", "one path is named twice"
+    )
     for path in (service.health.path, *service.routes, *service.asset_paths):
         _require(_PATH.fullmatch(path) is not None, where, f"'{path}' is no path: start it with a slash")
     for variable in (*service.env, *service.secret_env):
@@ -193,9 +203,17 @@ def _check_across(request: Request) -> None:
     decisions = ("", "resume", "resolve")
     _require(request.migration_decision in decisions, "migration", "use resume or resolve")
     for index, test in enumerate(request.smoke_tests):
-        _require(_PATH.match(test.path) is not None, f"app_smoke_tests[{index}].path", "start it with a slash")
+        where = f"app_smoke_tests[{index}]"
+        is_path = (
+            _PATH.fullmatch(test.path.partition("?")[0]) is not None and test.path.isascii() and " " not in test.path
+        )
+        _require(is_path, f"{where}.path", "start it with a slash, and write other characters as %XX")
+        _require(0.1 <= test.timeout <= 300, f"{where}.timeout", "use 0.1 to 300 seconds")
         routed = route_owner(request, test.path) is not None
         _require(routed, f"app_smoke_tests[{index}].path", f"no service has a route for '{test.path}'")
+    for key, value in (("probation_seconds", request.probation_seconds), ("drain_seconds", request.drain_seconds)):
+        _require(0 <= value <= 86400, f"app_{key}", "use 0 to 86400 seconds")
+    _require(1 <= request.keepalive_seconds <= 86400, "app_keepalive_seconds", "use 1 to 86400 seconds")
     _require(request.schema_epoch >= 1, "app_schema_epoch", "use 1 or more")
     _require(request.retain >= 0, "app_retain", "use 0 or more")
 

@@ -304,7 +304,7 @@ class FakeHost:
         pointer = read(text)
         if pointer is None or not self.edge:
             return Answer(0, {}, b"", "Connection refused")
-        upstream = text.partition(f"upstream {app}-{service_name} {{")[2].partition("}")[0]
+        upstream = text.partition(f"upstream {app}.{service_name} {{")[2].partition("}")[0]
         tried: list[str] = []
         for target in re.findall(r"server (\S+) ", upstream):
             tried.append(target)

@@ -112,7 +112,7 @@ def test_the_next_number_is_above_every_number_ever_seen(events: list[tuple[str,
 def test_a_start_without_an_end_is_unfinished(world: World) -> None:
     ledger = world.ledger()
     for op in ("a", "b", "c"):
-        ledger.append("start", op=op)
+        ledger.append("start", op=op, kind="deploy", version="1.0.0")
     ledger.append("end", op="b")
     assert [event["op"] for event in ledger.unfinished()] == ["a", "c"]
 

@@ -72,7 +72,7 @@ def render(
 
 def test_a_first_release_is_alone_in_its_upstream(world: World) -> None:
     site, text = render(world, {"api": service()})
-    assert upstreams(text) == {"shop-test-api": [f"{site.live_targets('api')[0]} max_fails=0"]}
+    assert upstreams(text) == {"shop-test.api": [f"{site.live_targets('api')[0]} max_fails=0"]}
     assert "backup" not in text and "previous" not in text.partition("\n")[2]
 
 
@@ -80,12 +80,12 @@ def test_the_whole_file_of_a_small_first_release(world: World) -> None:
     _, text = render(world, {"api": service()})
     mark, *lines = text.splitlines()
     assert read(mark) == Pointer("0002-2.0.0", "blue")
-    start = lines.index("upstream shop-test-api {")
+    start = lines.index("upstream shop-test.api {")
     assert (
         lines[start:]
         == f"""\
-upstream shop-test-api {{
-    zone shop-test-api 128k;
+upstream shop-test.api {{
+    zone shop-test.api 128k;
     server 127.0.0.1:18000 max_fails=0;
     keepalive 64;
     keepalive_timeout 60s;
@@ -97,7 +97,7 @@ server {{
     location / {{
         include proxy.conf;
         proxy_read_timeout 60s;
-        proxy_pass http://shop-test-api;
+        proxy_pass http://shop-test.api;
     }}
 }}
 
@@ -109,7 +109,7 @@ server {{
         include proxy.conf;
         add_header X-Switchyard-Release 0002-2.0.0 always;
         add_header X-Switchyard-Upstream $upstream_addr always;
-        proxy_pass http://shop-test-api/health;
+        proxy_pass http://shop-test.api/health;
     }}
 }}""".splitlines()
     )
@@ -120,7 +120,7 @@ def test_on_probation_the_previous_release_is_the_backup_and_nothing_else(world:
     assert site.previous is not None
     for name in ("web", "api"):
         new, old = site.live_targets(name), site.targets(site.previous, name, "blue")
-        assert upstreams(text)[f"shop-test-{name}"] == [f"{new[0]} max_fails=0", f"{old[0]} max_fails=0 backup"]
+        assert upstreams(text)[f"shop-test.{name}"] == [f"{new[0]} max_fails=0", f"{old[0]} max_fails=0 backup"]
         assert set(new).isdisjoint(old)
 
 
@@ -128,7 +128,7 @@ def test_settled_the_previous_release_gets_no_traffic(world: World) -> None:
     site, text = render(world, {"api": service()}, colour="green", previous=True)
     assert site.previous is not None
     old = site.targets(site.previous, "api", "blue")
-    assert upstreams(text) == {"shop-test-api": [f"{site.live_targets('api')[0]} max_fails=0"]}
+    assert upstreams(text) == {"shop-test.api": [f"{site.live_targets('api')[0]} max_fails=0"]}
     # The log still knows its address: workers of before the reload finish their requests there.
     assert re.escape(old[0]) in text
 
@@ -140,8 +140,8 @@ def test_a_404_under_the_asset_paths_is_asked_of_the_previous_release(world: Wor
     assert set(found) == {"/", "/api/", "= /healthz", "/assets/", "@shop-test-web-previous", "@shop-test-gone",
                           "= /web", "= /api"}  # fmt: skip
     assert "error_page 404 = @shop-test-web-previous;" in found["/assets/"]
-    assert "proxy_pass http://shop-test-web-previous;" in found["@shop-test-web-previous"]
-    assert upstreams(text)["shop-test-web-previous"] == [f"{site.targets(site.previous, 'web', 'blue')[0]} max_fails=0"]
+    assert "proxy_pass http://shop-test.web.previous;" in found["@shop-test-web-previous"]
+    assert upstreams(text)["shop-test.web.previous"] == [f"{site.targets(site.previous, 'web', 'blue')[0]} max_fails=0"]
     for location in ("/", "/api/", "= /healthz"):
         assert "error_page" not in found[location]
 
@@ -149,7 +149,7 @@ def test_a_404_under_the_asset_paths_is_asked_of_the_previous_release(world: Wor
 def test_without_a_previous_release_an_asset_is_a_plain_location(world: World) -> None:
     _, text = render(world, {"web": service(asset_paths=["/assets/"])})
     assert "error_page" not in text.partition("location @")[0]
-    assert "proxy_pass http://shop-test-web;" in locations(text)["/assets/"]
+    assert "proxy_pass http://shop-test.web;" in locations(text)["/assets/"]
 
 
 def test_an_asset_path_that_is_also_a_route_is_there_once(world: World) -> None:
@@ -164,16 +164,16 @@ def test_a_service_that_the_previous_release_lacked_has_no_backup(world: World) 
     live = world.record(2, services=WEB)
     text = world.site(Pointer(live.id, "green", old.id, probation=True), live, old).render()
     check_structure(text)
-    assert len(upstreams(text)["shop-test-api"]) == 2
-    assert len(upstreams(text)["shop-test-web"]) == 1
-    assert "shop-test-web-previous" not in text
+    assert len(upstreams(text)["shop-test.api"]) == 2
+    assert len(upstreams(text)["shop-test.web"]) == 1
+    assert "shop-test.web.previous" not in text
 
 
 def test_several_instances_are_ejected_one_by_one_and_one_alone_never(world: World) -> None:
     site, text = render(world, {"api": service(instances=3), "web": service(routes=["/web/"])})
-    assert upstreams(text)["shop-test-api"] == [f"{t} max_fails=2 fail_timeout=5s" for t in site.live_targets("api")]
+    assert upstreams(text)["shop-test.api"] == [f"{t} max_fails=2 fail_timeout=5s" for t in site.live_targets("api")]
     assert len(set(site.live_targets("api"))) == 3
-    assert upstreams(text)["shop-test-web"] == [f"{site.live_targets('web')[0]} max_fails=0"]
+    assert upstreams(text)["shop-test.web"] == [f"{site.live_targets('web')[0]} max_fails=0"]
 
 
 def test_every_app_host_is_in_the_upstream(world: World) -> None:
@@ -182,7 +182,7 @@ def test_every_app_host_is_in_the_upstream(world: World) -> None:
     site = Site(base.pointer, live, None, base.plan, world.host, ("10.0.0.5", "fd00::6"))
     text = site.render()
     check_structure(text)
-    assert [s.split()[0] for s in upstreams(text)["shop-test-api"]] == [
+    assert [s.split()[0] for s in upstreams(text)["shop-test.api"]] == [
         "10.0.0.5:18000", "10.0.0.5:18002", "[fd00::6]:18000", "[fd00::6]:18002",
     ]  # fmt: skip
 
@@ -194,7 +194,7 @@ def test_every_route_goes_to_its_service_with_its_own_read_timeout(world: World)
     }
     _, text = render(world, services)
     for location, name, seconds in (("/", "web", 30), ("= /robots.txt", "web", 30), ("/api/", "api", 90)):
-        assert f"proxy_pass http://shop-test-{name};" in locations(text)[location]
+        assert f"proxy_pass http://shop-test.{name};" in locations(text)[location]
         assert f"proxy_read_timeout {seconds}s;" in locations(text)[location]
 
 
@@ -202,7 +202,7 @@ def test_each_service_is_proven_through_its_real_upstream(world: World) -> None:
     services = {"web": service(routes=["/"], health={"path": "/up"}), "api": service(routes=["/api/"])}
     _, text = render(world, services)
     proof = text[text.rindex("\nserver {") :]
-    assert "proxy_pass http://shop-test-web/up;" in proof and "proxy_pass http://shop-test-api/health;" in proof
+    assert "proxy_pass http://shop-test.web/up;" in proof and "proxy_pass http://shop-test.api/health;" in proof
     assert proof.count("X-Switchyard-Release 0002-2.0.0 always;") == 2
     assert proof.count("X-Switchyard-Upstream $upstream_addr always;") == 2
     assert "listen 127.0.0.1:8901;" in proof
@@ -278,6 +278,6 @@ def test_whatever_the_services_are_the_file_holds_together(
     site, text = render(world, services, colour="green", previous=previous, probation=previous and probation)
     for name in services:
         assert f"/{name}/" in locations(text)
-        assert [s.split()[0] for s in upstreams(text)[f"shop-test-{name}"] if "backup" not in s] == site.live_targets(
+        assert [s.split()[0] for s in upstreams(text)[f"shop-test.{name}"] if "backup" not in s] == site.live_targets(
             name
         )

@@ -13,6 +13,7 @@ Say = Callable[[str], None]
 _FOLLOW_SECONDS = "2"
 _RECONNECT_SECONDS = 180.0
 _RECONNECT_PAUSE = 2.0
+_UNKNOWN_ANSWERS = 10
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def operate(transport: Transport, words: Sequence[str], stdin: str, app: str, sa
     offset, lost_since = 0, 0.0
     # A start may be repeated: the engine starts an operation that it knows no second time.
     argv, given = start, stdin
-    begun = False
+    begun, unknown = False, 0
     while True:
         try:
             seen = _understand(transport, transport.run(argv, given))
@@ -101,6 +102,12 @@ def operate(transport: Transport, words: Sequence[str], stdin: str, app: str, sa
         offset = seen["offset"]
         if seen["done"]:
             return dict(seen["result"])
+        unknown = 0 if seen["known"] else unknown + 1
+        if unknown > _UNKNOWN_ANSWERS:
+            raise SwitchyardError(
+                f"{transport.host} started operation {operation} and shows nothing of it: is /var/log full? "
+                "'switchyard status' tells what is live."
+            )
         argv, given = [*attach, str(offset)], ""
 
 

@@ -35,7 +35,7 @@ def start(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> None:
     """Bring a colour up with this record; what ran in it before is replaced. Images are already on the host."""
     run(
         compose(record, record.name.project(colour), "up", "--detach", "--remove-orphans", "--pull", "never"),
-        step=f"colour.start_{colour}",
+        step="colour.start",
         timeout=START_TIMEOUT,
         environment=environment(record, colour, plan, host),
     )
@@ -45,7 +45,7 @@ def stop(name: AppName, colour: Colour) -> None:
     """Stop a colour's containers and keep them for inspection; a stopped colour does not come back at boot."""
     running = [container.name for container in docker.of_colour(name, colour) if container.running]
     if running:
-        run(["docker", "stop", *running], step=f"colour.stop_{colour}", timeout=STOP_TIMEOUT)
+        run(["docker", "stop", *running], step="colour.stop", timeout=STOP_TIMEOUT)
 
 
 def targets(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> dict[str, str]:

@@ -91,7 +91,10 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
         text = _read_from(log, offset)
         # With a result the last lines are there, too: the result is written after them.
         if result is None and time.monotonic() > deadline:
-            result = _lost(operation) if log.exists() else None
+            # Read again after asking systemd: it may have been written in between.
+            result = (_lost(operation) if log.exists() else None) and (
+                read_result(paths, operation) or _lost(operation)
+            )
         if result is not None or time.monotonic() > deadline:
             whole = text[: text.rfind(b"\n") + 1] if result is None else text
             return {
@@ -108,7 +111,7 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
 def _lost(operation: str) -> dict[str, Any] | None:
     """A result for a unit that is gone and left none, because even its recovery could not write; None while it runs."""
     state = query(["systemctl", "show", "--property=ActiveState", "--value", f"switchyard-{operation}"]).out.strip()
-    if state in ("active", "activating", "deactivating", "reloading"):
+    if state not in ("inactive", "failed"):
         return None
     message = "The operation died and could not leave its result: 'switchyard recover', then 'switchyard status'."
     return asdict(Result(operation, "", int(Exit.INTERRUPTED), message))

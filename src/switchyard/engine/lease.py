@@ -122,7 +122,7 @@ def renew(paths: AppPaths, lease: Lease, phase: str) -> Lease:
 def check(paths: AppPaths, lease: Lease) -> None:
     """Compare the fencing token; raises `SwitchyardError` when the lease was taken over."""
     current = read(paths)
-    if current is None or current.fence != lease.fence:
+    if current is None or (current.fence, current.op) != (lease.fence, lease.op):
         by = current.describe() if current and current.op else "recovery"
         raise SwitchyardError(f"The lease on {paths.name} was taken over by {by}.", Exit.INTERRUPTED)
 

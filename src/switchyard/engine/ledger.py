@@ -4,6 +4,7 @@ Events: `start` and `end` of an operation, `live` (a proven switch), `migration`
 release that must not be rolled back to). A start without an end is an operation that died; recovery writes its end.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from switchyard.engine.layout import AppPaths
 from switchyard.names import Colour, parse_release_id
 
 Event = dict[str, Any]
+
+
+def _text(paths: AppPaths) -> str:
+    """Read the file's text; bytes that are no UTF-8 come back as they were when it is written again."""
+    return paths.ledger.read_bytes().decode(errors="surrogateescape") if paths.ledger.is_file() else ""
 
 
 @dataclass
@@ -29,13 +35,11 @@ class Ledger:
         """Read the ledger. A line that is no JSON object is kept on disk and skipped here."""
         ledger = cls(paths)
         if paths.ledger.is_file():
-            for line in paths.ledger.read_text().splitlines():
-                try:
+            for line in _text(paths).split("\n"):
+                with contextlib.suppress(ValueError):
                     event = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(event, dict):
-                    ledger.events.append(event)
+                    if isinstance(event, dict) and isinstance(event.get("event"), str):
+                        ledger.events.append(event)
         return ledger
 
     def append(self, event: str, **fields: object) -> None:
@@ -45,12 +49,14 @@ class Ledger:
             "event": event,
             **fields,
         }
-        old = self.paths.ledger.read_text() if self.paths.ledger.is_file() else ""
+        old = _text(self.paths)
         if old and not old.endswith("\n"):
             # A line that something else cut short stays as it is, on a line of its own.
             old += "\n"
-        line = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
-        replace_file(self.paths.ledger, old + line + "\n", step=f"ledger.{event}", mode=0o640)
+        line = json.dumps(entry, separators=(",", ":"))
+        replace_file(
+            self.paths.ledger, (old + line + "\n").encode(errors="surrogateescape"), step=f"ledger.{event}", mode=0o640
+        )
         self.events.append(entry)
 
     def of(self, *kinds: str) -> Iterable[Event]:
@@ -64,8 +70,12 @@ class Ledger:
 
     def unfinished(self) -> list[Event]:
         """Starts that have no end."""
-        ended = {event["op"] for event in self.of("end")}
-        return [event for event in self.of("start") if event["op"] not in ended]
+        ended = {event.get("op") for event in self.of("end")}
+        return [
+            event
+            for event in self.of("start")
+            if event.get("op") not in ended and {"op", "kind", "version"} <= event.keys()
+        ]
 
     def last_live(self) -> tuple[str, Colour] | None:
         """Release and colour of the last proven switch, or None when there was none."""

@@ -67,15 +67,14 @@ class _Run:
         """Wait for the container's end; returns its exit code, -1 when it vanished."""
         name = colour.migrate_name(self.record)
         deadline = time.monotonic() + timeout
-        while True:
-            found = docker.inspect(name)
-            if found is None:
-                return -1
-            if found["State"]["Status"] == "exited":
-                return int(found["State"]["ExitCode"])
+        while (found := docker.inspect(name)) and found["State"]["Status"] in ("running", "restarting", "paused"):
             if time.monotonic() > deadline:
                 run(["docker", "stop", "--time", "10", name], step="migrate.stop", timeout=60)
+                found = docker.inspect(name)
+                break
             time.sleep(_POLL_SECONDS)
+        # One that was created and never ran (a command that does not exist) has an exit code as well.
+        return int(found["State"]["ExitCode"]) or (0 if found["State"]["Status"] == "exited" else -1) if found else -1
 
     def log(self) -> str:
         answer = query(["docker", "logs", "--tail", "30", colour.migrate_name(self.record)])

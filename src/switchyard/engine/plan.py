@@ -31,7 +31,7 @@ def plan(paths: AppPaths, request: Request) -> dict[str, Any]:
         "environment": {name: _environment(live, name, spec) for name, spec in request.services.items()},
         "secrets_changed": _secrets(paths, request),
         "compose_diff": _compose_diff(live, request, digests),
-        "migration": _migration(live, request, digests, Ledger.load(paths)),
+        "migration": _migration(request, digests, Ledger.load(paths)),
         "switch": {"from": pointer.colour if pointer else "", "to": "" if unchanged else idle},
         "replaces_warm": resident if running and not unchanged else "",
     }
@@ -51,7 +51,7 @@ def _secrets(paths: AppPaths, request: Request) -> list[str]:
     changed = []
     for name, secret in request.secrets.items():
         path = paths.secrets / name
-        if not path.is_file() or path.read_text() != secret.value:
+        if not path.is_file() or path.read_bytes() != secret.value.encode():
             changed.append(name)
     return sorted(changed)
 
@@ -64,24 +64,23 @@ def _compose_diff(live: Record | None, request: Request, digests: dict[str, str]
         new = new.replace(f"${{SWITCHYARD_IMAGE_{records.variable(name)}}}", f"{service.image}@{digests[name]}")
     if live:
         old = old.replace(live.id, "${SWITCHYARD_RELEASE}")
-    hidden = {
-        value
-        for r in ([live.request] if live else []) + [request]
-        for s in r.services.values()
-        for value in s.env.values()
+    names = {
+        name
+        for known in ([live.request] if live else []) + [request]
+        for s in known.services.values()
+        for name in s.env
     }
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), "live", "planned", lineterm="", n=1))
-    return "\n".join(_mask(line, hidden) for line in lines)
+    return "\n".join(_mask(line, names) for line in lines)
 
 
-def _mask(line: str, hidden: set[str]) -> str:
-    # Short values (a port, "true") are no secrets and would mask half the file.
-    for value in sorted((v for v in hidden if len(v) > 5), key=len, reverse=True):
-        line = line.replace(value.replace("$", "$$"), "********")
-    return line
+def _mask(line: str, names: set[str]) -> str:
+    """Hide the value of a line that sets one of these variables; compose files have each on a line of its own."""
+    head, colon, _ = line.partition(": ")
+    return f"{head}: ********" if colon and head.lstrip("+- ") in names else line
 
 
-def _migration(live: Record | None, request: Request, digests: dict[str, str], ledger: Ledger) -> str:
+def _migration(request: Request, digests: dict[str, str], ledger: Ledger) -> str:
     if request.migration is None:
         return "none"
     service, state = request.migration.service, ledger.schema()

@@ -36,7 +36,7 @@ def ask(
         answer = connection.getresponse()
         body = answer.read(limit)
         return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, body)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return Answer(0, {}, b"", str(error) or type(error).__name__)
     finally:
         connection.close()

@@ -23,7 +23,7 @@ def removable(paths: AppPaths, ledger: Ledger, retain: int) -> list[str]:
     good = [r for r in others if r in ledger.ever_live() and r not in bad]
     # The newest failed release stays as well: it is what somebody is looking into.
     failed = [r for r in others if r not in good]
-    keep.update(good[len(good) - retain :] if retain else [])
+    keep.update(good[-retain:] if retain else [])
     keep.update(failed[-1:])
     return [r for r in others if r not in keep]
 

@@ -145,7 +145,7 @@ def place_secrets(paths: AppPaths, request: Request) -> None:
             # A request out of a record names secrets without their values: the current generation stays.
             continue
         # Unchanged secrets are left alone: fewer writes in the deploy path.
-        if not (path.is_file() and path.read_text() == secret.value and path.stat().st_uid == secret.uid):
+        if not (path.is_file() and path.read_bytes() == secret.value.encode() and path.stat().st_uid == secret.uid):
             replace_file(path, secret.value, step="secrets.file", mode=0o400, owner=(secret.uid, secret.uid))
     for name, service in request.services.items():
         if service.secret_env:
@@ -154,9 +154,14 @@ def place_secrets(paths: AppPaths, request: Request) -> None:
 
 
 def secret_environment(service: Service, request: Request) -> str:
-    """The env file for a service that can only read variables; compose takes single-quoted values literally."""
+    """Write the env file for a service that can only read variables.
+
+    Double quotes with these escapes are what compose's env file reader takes back to the exact value (compose-go,
+    dotenv/parser.go); in single quotes a backslash cannot be written before a quote.
+    """
+    escapes = {"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r"}
     lines = []
     for variable_name, secret_name in sorted(service.secret_env.items()):
-        value = request.secrets[secret_name].value.replace("\\", "\\\\").replace("'", "\\'")
-        lines.append(f"{variable_name}='{value}'\n")
+        value = "".join(escapes.get(letter, letter) for letter in request.secrets[secret_name].value)
+        lines.append(f'{variable_name}="{value}"\n')
     return "".join(lines)

@@ -46,32 +46,41 @@ def recover(paths: AppPaths, host: HostConfig, say: Say, *, after: str = "") -> 
             return False
         if lease and lease.alive and lease.op != after and after:
             return False
-        repair(paths, host, Ledger.load(paths), say)
+        problem = repair(paths, host, Ledger.load(paths), say)
         if after and read_result(paths, after) is None:
             # It died before it began, so the ledger knows nothing of it; its follower still waits for an answer.
             message = "The operation died before it began; nothing was changed. The same command again converges."
             write_result(paths, Result(after, "", int(Exit.INTERRUPTED), message))
+        if problem and not after:
+            raise problem
         return True
 
 
-def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
-    """Make the four things true; the caller holds the lock. Safe to run again, and when nothing is wrong."""
+def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> SwitchyardError | None:
+    """Make the four things true; the caller holds the lock. Safe to run again, and when nothing is wrong.
+
+    Returns the first thing that could not be put right, after everything else was.
+    """
     _remove_temporaries(paths)
     forget_orphans()
     if ports.is_lost():
         say("recover: the port plan is missing and is read back from Docker")
         ports.rebuild(docker.labelled())
-    _settle_pointer(paths, host, ledger, say)
-    if live := phases.live_pointer(paths):
-        _start_if_down(paths, host, live.release, live.colour, say)
-    _settle_probation(paths, host, ledger, say)
-    warm_again(paths, host, ledger, say)
+    problem: SwitchyardError | None = None
+    for settle in (_settle_pointer, _settle_live, _settle_probation, warm_again):
+        try:
+            settle(paths, host, ledger, say)
+        except SwitchyardError as error:
+            # What else is wrong is still put right, and the next operation can begin.
+            problem = problem or error
+            say(f"recover: {error.message}")
     live = phases.live_pointer(paths)
     for start in ledger.unfinished():
         _write_end(paths, ledger, start, live)
     lease = leases.read(paths)
     if lease and lease.op:
         leases.release(paths, lease)
+    return problem
 
 
 def _remove_temporaries(paths: AppPaths) -> None:
@@ -96,6 +105,12 @@ def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
     say(f"recover: the pointer names {named}, {release} was proven last; it goes back")
     _start_if_down(paths, host, release, colour, say)
     edge.point(paths, phases.site_for(paths, host, Pointer(release, colour, _warm(paths, ledger, colour))), host)
+
+
+def _settle_live(paths: AppPaths, host: HostConfig, _: Ledger, say: Say) -> None:
+    """What the pointer names must run."""
+    if live := phases.live_pointer(paths):
+        _start_if_down(paths, host, live.release, live.colour, say)
 
 
 def _start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colour, say: Say) -> None:

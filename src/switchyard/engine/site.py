@@ -72,6 +72,10 @@ class Site:
         """The addresses that the live colour answers on."""
         return self.targets(self.live, service, self.pointer.colour)
 
+    def upstream(self, service: str) -> str:
+        """Name of a service's upstream: dots, which no name has, keep two applications' upstreams apart."""
+        return f"{self.name}.{service}"
+
     def render(self) -> str:
         """The pointer file's text."""
         mark = json.dumps(
@@ -129,14 +133,14 @@ class Site:
         targets = self.live_targets(service)
         # One server in a group is never ejected by Nginx anyway, and ejecting it would give all traffic to `backup`.
         limit = "max_fails=0" if len(targets) == 1 else "max_fails=2 fail_timeout=5s"
-        lines = [f"upstream {self.name}-{service} {{", f"    zone {self.name}-{service} 128k;"]
+        lines = [f"upstream {self.upstream(service)} {{", f"    zone {self.upstream(service)} 128k;"]
         lines += [f"    server {target} {limit};" for target in targets]
         if self.pointer.probation:
             lines += [f"    server {target} {limit} backup;" for target in self._previous_targets(service)]
         # Below the application's own keep-alive time, so that this side is the one that closes an idle connection.
         lines += ["    keepalive 64;", f"    keepalive_timeout {self.live.request.keepalive_seconds}s;", "}"]
         if spec.asset_paths and (previous := self._previous_targets(service)):
-            lines += [f"upstream {self.name}-{service}-previous {{"]
+            lines += [f"upstream {self.upstream(service)}.previous {{"]
             lines += [f"    server {target} max_fails=0;" for target in previous]
             lines += ["    keepalive 8;", "}"]
         return [*lines, ""]
@@ -154,6 +158,8 @@ class Site:
         asset_paths = {path for path, _, _ in assets}
         for path, service, is_asset in sorted([r for r in routes if r[0] not in asset_paths] + assets):
             lines += self._location(path, service, is_asset)
+        for service in sorted({service for _, service, _ in assets if self._previous_targets(service)}):
+            lines += self._previous_location(service)
         if assets:
             lines += [f"    location @{self.name}-gone {{", "        return 404;", "    }"]
         return [*lines, "}", ""]
@@ -168,13 +174,20 @@ class Site:
             # A page loaded before the switch still asks for its hashed assets; only the other colour has them.
             lines += ["        proxy_intercept_errors on;", "        recursive_error_pages on;"]
             lines.append(f"        error_page 404 = @{self.name}-{service}-previous;")
-        lines += [f"        proxy_pass http://{self.name}-{service};", "    }"]
-        if fallback:
-            lines += [f"    location @{self.name}-{service}-previous {{", *proxy]
-            lines += ["        proxy_intercept_errors on;", "        recursive_error_pages on;"]
-            lines.append(f"        error_page 502 503 504 = @{self.name}-gone;")
-            lines += [f"        proxy_pass http://{self.name}-{service}-previous;", "    }"]
-        return lines
+        return [*lines, f"        proxy_pass http://{self.upstream(service)};", "    }"]
+
+    def _previous_location(self, service: str) -> list[str]:
+        timeout = self.live.request.services[service].response_timeout
+        return [
+            f"    location @{self.name}-{service}-previous {{",
+            "        include proxy.conf;",
+            f"        proxy_read_timeout {timeout}s;",
+            "        proxy_intercept_errors on;",
+            "        recursive_error_pages on;",
+            f"        error_page 502 503 504 = @{self.name}-gone;",
+            f"        proxy_pass http://{self.upstream(service)}.previous;",
+            "    }",
+        ]
 
     def _proof_server(self) -> list[str]:
         lines = ["server {", f"    listen 127.0.0.1:{self.host.status_port};"]
@@ -183,5 +196,5 @@ class Site:
             lines += [f"    location = /{service} {{", "        include proxy.conf;"]
             lines.append(f"        add_header X-Switchyard-Release {self.pointer.release} always;")
             lines.append("        add_header X-Switchyard-Upstream $upstream_addr always;")
-            lines += [f"        proxy_pass http://{self.name}-{service}{spec.health.path};", "    }"]
+            lines += [f"        proxy_pass http://{self.upstream(service)}{spec.health.path};", "    }"]
         return [*lines, "}"]
