@@ -289,7 +289,8 @@ def env_file(values: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     "value",
     ["", "plain", "$HOME", "${X:-y}", "$$", "a b", " a ", "#x", "a # b", "it's", "'", "''", '"', '"x"', "a=b", "`id`",
-     "two\nlines", "\n", "-----BEGIN KEY-----\nabc\n-----END KEY-----\n", "ü€", "a,b;c", "!", "%s", "{{ x }}", "a\\b", "end\\", "\\n", "\\'", '\\"'],
+     "two\nlines", "\n", "-----BEGIN KEY-----\nabc\n-----END KEY-----\n", "ü€", "a,b;c", "!", "%s", "{{ x }}",
+     "a\\b", "end\\", "\\n", "\\'", '\\"'],
 )  # fmt: skip
 def test_a_value_reaches_the_application_as_it_is(value: str) -> None:
     assert compose_reads(env_file({"A": value})) == {"A": value}
