@@ -22,7 +22,7 @@ if grep -qsx "$wanted" "$venv/.locks"; then exit 0; fi
 }
 echo "setup: preparing $venv from $lock" >&2
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes -r "$lock"
 # The engine and the control command are imported from src, so an edit takes effect at once.
 "$venv/bin/python" - <<'PY'
 import pathlib, sysconfig

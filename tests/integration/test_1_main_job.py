@@ -8,7 +8,7 @@ from email.message import Message
 
 import pytest
 
-from tests.integration.conftest import BROKEN, NEW, OLD, Environment
+from tests.integration.conftest import APP, BROKEN, NEW, OLD, Environment
 from tests.load import LoadConfig, LoadProcess, Switch, mix
 
 
@@ -93,6 +93,33 @@ def test_the_plan_tells_the_truth_and_changes_nothing(released: Environment) -> 
     same = released.project.play("deploy", "-e", f"version={OLD}", "--check", "--diff")
     assert "No change" in same.stdout
     assert recap(same.stdout)["changed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [("7.7.7", "the registry has no such tag: push it first"), ("1.0;id", "'1.0;id' is not a valid version")],
+)
+def test_bad_input_is_refused_before_anything_changes(released: Environment, version: str, sentence: str) -> None:
+    before = released.fingerprint()
+    done = released.project.play("deploy", "-e", f"version={version}")
+    assert done.returncode == 2, done.stdout
+    assert sentence in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    # The attempt itself is in the ledger, and nothing else is different.
+    changed = set(released.fingerprint().splitlines()) ^ set(before.splitlines())
+    assert all(f"/var/lib/switchyard/{APP}/" in line for line in changed), changed
+
+
+def test_bad_input_an_unreachable_host_is_named(released: Environment) -> None:
+    facts = released.project.facts
+    text = facts.read_text()
+    try:
+        facts.write_text(text.replace(released.host.address, f"{released.host.address.rpartition('.')[0]}.250"))
+        done = released.project.play("deploy", "-e", f"version={NEW}", ANSIBLE_TIMEOUT="3")
+    finally:
+        facts.write_text(text)
+    assert done.returncode in (2, 4), done.stdout
+    assert "local-1 cannot be reached" in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 def test_release_rollback_and_refusal_under_load(released: Environment) -> None:

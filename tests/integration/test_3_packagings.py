@@ -33,7 +33,9 @@ def test_the_built_collection_deploys_from_elsewhere(released: Environment, tmp_
     home = tmp_path / "user"
     home.mkdir()
     collections = home / "collections"
-    done = project.run("ansible-galaxy", "collection", "install", "--no-deps", "-p", str(collections), str(archive))
+    done = project.run(
+        "ansible-galaxy", "collection", "install", "--no-deps", "--force", "-p", str(collections), str(archive)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.copytree(project.folder / "inventories", home / "inventories")
     shutil.copytree(project.folder / ".switchyard", home / ".switchyard")
