@@ -70,6 +70,8 @@ def exited(name: AppName, colour: Colour) -> str:
     """Say which container of a colour is not running or keeps restarting; empty while all is well."""
     for container in docker.of_colour(name, colour):
         if container.state in ("exited", "dead", "restarting"):
+            if (docker.inspect(container.id) or {}).get("State", {}).get("OOMKilled"):
+                return f"container {container.name} was killed for using more than its memory limit: raise memory_mb"
             return f"container {container.name} is {container.state} ({container.status})"
     return ""
 
