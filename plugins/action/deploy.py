@@ -87,7 +87,8 @@ class ActionModule(ActionBase):
     def _plan(self, members: list[fleet.Member], request: dict[str, Any]) -> dict[str, Any]:
         report = fleet.plan(members, request)
         text = report["text"]
-        if not self._task.diff:
+        # Ansible shows a diff when it is asked for one and something changes; the plan is always shown.
+        if not (self._task.diff and report["changed"]):
             display.display(text)
         result = {"changed": report["changed"], "plan": {k: v for k, v in report.items() if k != "text"}}
         return result | {"msg": text.splitlines(), "diff": {"prepared": f"{text}\n"}}
