@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the named suites in order and ends with one line that counts them: scripts/test.sh lint|unit|integration|faults ...
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 SUDO=$([ "$(id -u)" = 0 ] || echo sudo) scripts/setup.sh dev || exit 1
 export PATH=$PWD/.venv/bin:$PATH PYTHONPATH=$PWD/src:$PWD
 passed=0 failed=0

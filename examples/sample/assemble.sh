@@ -13,7 +13,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 overlays=
 while [ -n "$release" ]; do
     if [ ! -d "$root/releases/$release" ]; then
-        echo "assemble: there is no release '$release'; known are: $(ls "$root/releases" | tr '\n' ' ')" >&2
+        echo "assemble: there is no release '$release'; known are: $(cd "$root/releases" && printf '%s ' *)" >&2
         exit 2
     fi
     overlays="$release $overlays"

@@ -5,7 +5,9 @@ case "$1" in
   nginx|nginx-debug)
     for hook in /docker-entrypoint.d/*; do
       case "$hook" in
-        *.envsh) [ ! -x "$hook" ] || . "$hook" ;;
+        *.envsh)
+          # shellcheck source=/dev/null # whatever a derived image brings
+          [ ! -x "$hook" ] || . "$hook" ;;
         *.sh) [ ! -x "$hook" ] || "$hook" ;;
       esac
     done ;;

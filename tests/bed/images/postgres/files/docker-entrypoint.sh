@@ -43,7 +43,7 @@ sql() { psql -v ON_ERROR_STOP=1 --no-password --no-psqlrc --username "$POSTGRES_
 
 make_database() {
   local known
-  known=$(POSTGRES_DB='' sql --dbname postgres --set db="$POSTGRES_DB" --tuples-only \
+  known=$(sql --dbname postgres --set db="$POSTGRES_DB" --tuples-only \
     <<< "SELECT 1 FROM pg_database WHERE datname = :'db';")
   if [ -z "$known" ]; then
     sql --dbname postgres --set db="$POSTGRES_DB" <<< 'CREATE DATABASE :"db";'
@@ -54,7 +54,9 @@ run_hooks() {
   local hook
   for hook in /docker-entrypoint-initdb.d/*; do
     case $hook in
-      *.sh) if [ -x "$hook" ]; then "$hook"; else . "$hook"; fi ;;
+      *.sh)
+        # shellcheck source=/dev/null # whatever a derived image brings
+        if [ -x "$hook" ]; then "$hook"; else . "$hook"; fi ;;
       *.sql) sql --dbname "$POSTGRES_DB" -f "$hook" ;;
       *.sql.gz) gunzip -c "$hook" | sql --dbname "$POSTGRES_DB" ;;
       *) : ;;
@@ -89,7 +91,7 @@ if [ "${1:0:1}" = - ]; then set -- postgres "$@"; fi
 if [ "${1:-}" = postgres ]; then
   make_directories
   if [ "$(id -u)" = 0 ]; then
-    exec setpriv --reuid=postgres --regid=postgres --init-groups env HOME=/var/lib/postgresql "$BASH_SOURCE" "$@"
+    exec setpriv --reuid=postgres --regid=postgres --init-groups env HOME=/var/lib/postgresql "${BASH_SOURCE[0]}" "$@"
   fi
   if [ ! -s "$PGDATA/PG_VERSION" ]; then
     initialise "${@:2}"
