@@ -6,8 +6,10 @@ else has to quote or escape.
 
 import difflib
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from switchyard.errors import Exit, SwitchyardError
@@ -21,6 +23,7 @@ _ENVIRONMENT = re.compile(r"[a-z][a-z0-9]*")
 _SERVICE = _APP
 # The characters of a container tag (distribution specification), which is what a version becomes.
 _VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_OPERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 _RELEASE_ID = re.compile(r"(\d{4,})-(" + _VERSION.pattern + ")")
 _SEMVER = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
 
@@ -103,6 +106,16 @@ def is_newer(version: str, than: str) -> bool:
         return (core, match[4] is None, parts)
 
     return key(left) > key(right)
+
+
+def new_operation() -> str:
+    """Make an operation id: the time (UTC) and six random digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def check_operation(text: str) -> str:
+    """Return a well-formed operation id; raises `SwitchyardError` otherwise."""
+    return _check("operation id", _OPERATION, text, "it is printed when the operation starts")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from switchyard.control import fleet
 from switchyard.control.transport import ENGINE, Answer, ConnectionLost
-from switchyard.engine.follow import check_id
 from switchyard.engine.operation import Result
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import check_operation
 from tests.unit.engine_world import QUICK, Clock
 
 Step = Callable[["Host"], Answer]
@@ -119,7 +119,7 @@ def test_the_engine_is_called_as_the_deploy_user_may_call_it() -> None:
     deploy(host)
     assert all(argv[:3] == ["sudo", "-n", ENGINE] for argv, _ in host.calls)
     (operation,) = host.starts
-    assert check_id(operation) == operation
+    assert check_operation(operation) == operation
     assert host.calls[0][0][3:6] == ["deploy", "--json", "--operation"]
     assert host.calls[1][0][3:6] == ["follow", "shop-test", operation]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from switchyard.engine import follow, layout, lease
 from switchyard.engine.operation import Result, write_result
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import check_operation
 from tests.unit.engine_world import OPERATION, QUICK, World
 
 OTHER = "20260102T030405-000000"
@@ -91,13 +92,13 @@ def test_a_unit_that_cannot_be_started_is_an_error(world: World) -> None:
 def test_two_starts_without_an_id_are_two_operations(world: World) -> None:
     first, second = (follow.start(world.paths, "deploy", {}) for _ in range(2))
     assert first != second
-    assert follow.check_id(first) == first and follow.check_id(second) == second
+    assert check_operation(first) == first and check_operation(second) == second
 
 
 @pytest.mark.parametrize("text", ["", "x", "../../etc/passwd", f"{OPERATION}\n", f"{OPERATION}.json", f" {OPERATION}"])
 def test_what_is_no_operation_id_is_refused(world: World, text: str) -> None:
-    with pytest.raises(SwitchyardError, match="is no operation id") as error:
-        follow.check_id(text)
+    with pytest.raises(SwitchyardError, match="is not a valid operation id") as error:
+        check_operation(text)
     assert error.value.code is Exit.USAGE
     if text:
         with pytest.raises(SwitchyardError):

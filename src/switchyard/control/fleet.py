@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from switchyard.control.transport import Answer, ConnectionLost, Transport, engine_argv, new_operation
+from switchyard.control.transport import Answer, ConnectionLost, Transport, engine_argv
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import new_operation
 
 Say = Callable[[str], None]
 _FOLLOW_SECONDS = "2"

@@ -1,9 +1,7 @@
 """How the control side reaches a host: anything that runs a command there and returns what it answered."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol
 
 ENGINE = "/usr/local/sbin/switchyard"
@@ -41,8 +39,3 @@ class Transport(Protocol):
 def engine_argv(*words: str) -> list[str]:
     """The engine's command as the deploy user may run it."""
     return ["sudo", "-n", ENGINE, *words]
-
-
-def new_operation() -> str:
-    """Choose an operation id, so that a start can be repeated after a lost connection."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from switchyard import PROTOCOL
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import AppName
+from switchyard.names import AppName, check_operation, new_operation
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -158,12 +158,11 @@ def _require_engine(data: dict[str, Any]) -> None:
 
 
 def _perform(arguments: argparse.Namespace) -> int:
-    from switchyard.engine.follow import check_id
     from switchyard.engine.layout import REQUESTS, AppPaths, load_host
     from switchyard.engine.operation import Operation
     from switchyard.engine.recover import forget_request
 
-    path = REQUESTS / f"{check_id(arguments.operation)}.json"
+    path = REQUESTS / f"{check_operation(arguments.operation)}.json"
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -246,11 +245,10 @@ def _require_running(name: AppName, found: tuple[str, bool], wanted: str) -> Non
 
 
 def _by_hand(kind: str, name: AppName) -> Any:
-    from switchyard.engine.follow import new_id
     from switchyard.engine.layout import AppPaths, load_host
     from switchyard.engine.operation import Operation
 
-    return Operation.open(new_id(), kind, os.environ.get("SUDO_USER", "root"), AppPaths(name), load_host())
+    return Operation.open(new_operation(), kind, os.environ.get("SUDO_USER", "root"), AppPaths(name), load_host())
 
 
 def _preflight(arguments: argparse.Namespace) -> int:
@@ -379,7 +377,7 @@ def _follow(arguments: argparse.Namespace) -> int:
     from switchyard.engine import follow
     from switchyard.engine.layout import AppPaths
 
-    operation = follow.check_id(arguments.operation)
+    operation = check_operation(arguments.operation)
     print(json.dumps(follow.follow(AppPaths(_name(arguments.app)), operation, arguments.offset, arguments.wait)))
     return 0
 

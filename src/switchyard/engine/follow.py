@@ -1,12 +1,9 @@
 """Starts an operation as a unit of its own and follows it; losing the follower loses nothing."""
 
 import json
-import re
-import secrets
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +12,10 @@ from switchyard.engine.effects import query, replace_file, run
 from switchyard.engine.layout import OPERATION_LOGS, REQUESTS, AppPaths
 from switchyard.engine.operation import Result, read_result
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import check_operation, new_operation
 
-_OPERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 _LONGEST = 6 * 3600
 _POLL = 0.02
-
-
-def new_id() -> str:
-    """An operation id: the time (UTC) and six random digits."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-
-
-def check_id(operation: str) -> str:
-    """Return a well-formed operation id; raises `SwitchyardError` otherwise."""
-    if not _OPERATION.fullmatch(operation):
-        raise SwitchyardError(f"'{operation[:40]}' is no operation id.", Exit.USAGE)
-    return operation
 
 
 def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = "") -> str:
@@ -40,12 +25,12 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = 
     The request travels by a root-only file on a tmpfs, since it carries secrets. Whatever ends the unit, systemd runs
     `recover` after it.
     """
-    if operation and is_known(paths, check_id(operation)):
+    if operation and is_known(paths, check_operation(operation)):
         return operation
     holder = leases.holder(paths)
     if holder and holder.process_alive and not (kind == "rollback" and holder.phase == "watch"):
         raise SwitchyardError(f"Another operation is changing {paths.name} right now: {holder.describe()}.", Exit.BUSY)
-    operation = operation or new_id()
+    operation = operation or new_operation()
     engine = str(Path(sys.argv[0]).resolve())
     log = OPERATION_LOGS / f"{operation}.log"
     data = {"op": operation, "kind": kind, "app": str(paths.name), "request": request}
