@@ -25,6 +25,7 @@ SAMPLE = ROOT / "examples" / "sample"
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
 OLD, NEW, BROKEN = VERSIONS
 LOAD_SECONDS_AROUND = 2.0
+DRAIN = 15  # edge_drain_seconds of env=local
 _UNHEALTHY_IS_EXPECTED = 2  # ansible-playbook's exit code for a failed task
 
 
@@ -108,7 +109,7 @@ def prepare(demo: Demo) -> str:
 
 def release_under_load(demo: Demo, url: str) -> Report:
     """Release the new version, go back, and offer the broken one, with users at work all the time."""
-    load = LoadProcess(LoadConfig(url=url, app="parcels", workers=mix("full"), drain=60)).start()
+    load = LoadProcess(LoadConfig(url=url, app="parcels", workers=mix("full"), drain=DRAIN)).start()
     switches: list[Switch] = []
     try:
         time.sleep(LOAD_SECONDS_AROUND)

@@ -70,7 +70,7 @@ class Switching:
                 connect=self.host.address,
                 server_name=NAME,
                 ca=str(self.authority),
-                drain=60,
+                drain=15,  # edge_drain_seconds of env=local
                 max_duration=1800,
             )
         ).start()

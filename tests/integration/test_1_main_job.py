@@ -8,7 +8,7 @@ from email.message import Message
 
 import pytest
 
-from tests.integration.conftest import APP, BROKEN, NEW, OLD, Environment
+from tests.integration.conftest import APP, BROKEN, DRAIN, NEW, OLD, Environment
 from tests.load import LoadConfig, LoadProcess, Switch, mix
 
 
@@ -125,7 +125,7 @@ def test_bad_input_an_unreachable_host_is_named(released: Environment) -> None:
 def test_release_rollback_and_refusal_under_load(released: Environment) -> None:
     old_page = re.findall(r'(/assets/[^"]+)"', fetch(released.url)[2])
     assert old_page, "the page names no hashed assets"
-    load = LoadProcess(LoadConfig(url=released.url, app="parcels", workers=mix("full"), drain=60)).start()
+    load = LoadProcess(LoadConfig(url=released.url, app="parcels", workers=mix("full"), drain=DRAIN)).start()
     switches = []
     try:
         time.sleep(1)
