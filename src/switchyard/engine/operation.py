@@ -36,6 +36,8 @@ class Result:
     """From the rename of the pointer to its proof on new connections."""
     live_ms: float = 0.0
     """From the start of the engine to that proof."""
+    switched_at: float = 0.0
+    """When the pointer was renamed, in seconds since 1970 (UTC): from here on old connections drain."""
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Operation:
     def switched(self, milliseconds: float) -> None:
         """Note a proven switch."""
         self.result.switch_ms = round(milliseconds, 1)
+        self.result.switched_at = round(time.time() - milliseconds / 1000, 3)
         self.result.live_ms = round((time.monotonic() - self.began) * 1000, 1)
 
     def end(self, outcome: str) -> None:
