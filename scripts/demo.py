@@ -25,7 +25,7 @@ SAMPLE = ROOT / "examples" / "sample"
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
 OLD, NEW, BROKEN = VERSIONS
 LOAD_SECONDS_AROUND = 2.0
-DRAIN = 15  # edge_drain_seconds of env=local
+DRAIN = 60  # edge_drain_seconds
 _UNHEALTHY_IS_EXPECTED = 2  # ansible-playbook's exit code for a failed task
 
 

@@ -71,7 +71,7 @@ class Switching:
                 connect=self.host.address,
                 server_name=NAME,
                 ca=str(self.authority),
-                drain=15,  # edge_drain_seconds of env=local
+                drain=60,  # edge_drain_seconds
                 max_duration=1800,
             )
         ).start()

@@ -13,7 +13,7 @@ from tests.project import ROOT, Project
 SAMPLE = ROOT / "examples" / "sample"
 OLD, NEW, BROKEN = "1.0.0", "1.1.0", "1.2.0"
 APP = "sample-local"
-DRAIN = 15  # edge_drain_seconds of env=local
+DRAIN = 60  # edge_drain_seconds
 
 
 @dataclass(frozen=True)
