@@ -15,7 +15,7 @@ from ansible_collections.switchyard.stack.plugins.plugin_utils.source import COL
 
 make_importable()
 
-from switchyard.control import inventory  # noqa: E402
+from switchyard.control import inventory
 
 _NAME = re.compile(r"\b[a-z_][a-z0-9_]*\b")
 

@@ -16,11 +16,11 @@ from ansible_collections.switchyard.stack.plugins.plugin_utils.source import mak
 
 make_importable()
 
-from switchyard.control import fleet  # noqa: E402
-from switchyard.control.bundle import make_bundle  # noqa: E402
-from switchyard.control.transport import Answer, ConnectionLost  # noqa: E402
-from switchyard.errors import SwitchyardError  # noqa: E402
-from switchyard.request import parse  # noqa: E402
+from switchyard.control import fleet
+from switchyard.control.bundle import make_bundle
+from switchyard.control.transport import Answer, ConnectionLost
+from switchyard.errors import SwitchyardError
+from switchyard.request import parse
 
 display = Display()
 

@@ -10,7 +10,7 @@ from ansible_collections.switchyard.stack.plugins.plugin_utils.source import mak
 
 make_importable()
 
-from switchyard.control.bundle import make_bundle  # noqa: E402
+from switchyard.control.bundle import make_bundle
 
 
 class ActionModule(ActionBase):

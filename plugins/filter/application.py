@@ -10,8 +10,8 @@ from ansible_collections.switchyard.stack.plugins.plugin_utils.source import mak
 
 make_importable()
 
-from switchyard.control import application  # noqa: E402
-from switchyard.errors import SwitchyardError  # noqa: E402
+from switchyard.control import application
+from switchyard.errors import SwitchyardError
 
 
 def _plain(value: Any) -> Any:

@@ -72,11 +72,11 @@ restart_needed:
   type: bool
 """
 
-import tempfile  # noqa: E402
+import tempfile
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker
+from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing
 
 
 def _wanted(docker: Docker, project: str, content: str) -> dict[str, str]:

@@ -46,13 +46,13 @@ restart_needed:
   type: bool
 """
 
-import json  # noqa: E402
-import shutil  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import json
+import shutil
+from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing
 
 CONFIG = "/etc/docker/daemon.json"
 # In /run, so that a reboot, which restarts the daemon anyway, forgets it.

@@ -42,10 +42,10 @@ version:
   type: str
 """
 
-import re  # noqa: E402
+import re
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker
 
 
 def _number(version: str) -> tuple[int, ...]:

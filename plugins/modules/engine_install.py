@@ -45,17 +45,17 @@ engine:
   type: str
 """
 
-import base64  # noqa: E402
-import contextlib  # noqa: E402
-import importlib.util  # noqa: E402
-import io  # noqa: E402
-import marshal  # noqa: E402
-import os  # noqa: E402
-import zipfile  # noqa: E402
-from pathlib import Path  # noqa: E402
+import base64
+import contextlib
+import importlib.util
+import io
+import marshal
+import os
+import zipfile
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing
 
 FOLDER = Path("/usr/local/lib/switchyard")
 COMMAND = "/usr/local/sbin/switchyard"

@@ -51,11 +51,11 @@ refused:
   elements: str
 """
 
-import os  # noqa: E402
-from pathlib import Path  # noqa: E402
+import os
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing
 
 
 def main() -> None:

@@ -136,10 +136,10 @@ paths:
   elements: str
 """
 
-from typing import Any  # noqa: E402
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.placing import Placing
 
 
 def _options(kind: str) -> dict[str, Any]:

@@ -85,16 +85,16 @@ EXAMPLES = r"""
 
 RETURN = r""" # """
 
-from typing import Any  # noqa: E402
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.roles_sql import (  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker
+from ansible_collections.switchyard.stack.plugins.module_utils.roles_sql import (
     Roles,
     identifier,
     literal,
 )
-from ansible_collections.switchyard.stack.plugins.module_utils.scram import matches, verifier  # noqa: E402
+from ansible_collections.switchyard.stack.plugins.module_utils.scram import matches, verifier
 
 
 class _Database:

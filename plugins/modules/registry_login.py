@@ -55,12 +55,12 @@ registries:
   elements: str
 """
 
-import base64  # noqa: E402
-import json  # noqa: E402
-from pathlib import Path  # noqa: E402
+import base64
+import json
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker
 
 CONFIG = Path("/root/.docker/config.json")
 
