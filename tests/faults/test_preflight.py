@@ -44,7 +44,7 @@ def warm(lab: Lab) -> None:
     lab.disarm()
     lab.settle()
     report = lab.status()
-    if not report["live"] or report["probation"] or report["disagreements"]:
+    if not report.get("live") or report["probation"] or report["disagreements"]:
         both_warm(lab)
 
 

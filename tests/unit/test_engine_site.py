@@ -93,7 +93,7 @@ upstream shop-test.api {{
 
 server {{
     include sites/shop-test.conf;
-    access_log {layout.LOGS}/edge/shop-test.jsonl shop-test;
+    access_log {layout.LOGS}/edge/shop-test.jsonl shop-test buffer=64k flush=1s;
     location / {{
         include proxy.conf;
         proxy_read_timeout 60s;
@@ -212,11 +212,15 @@ def test_the_log_names_the_release_that_answered_last(world: World) -> None:
     site, text = render(world, {"api": service()}, colour="green", previous=True, probation=True)
     assert site.previous is not None
     new, old = site.live_targets("api")[0], site.targets(site.previous, "api", "blue")[0]
-    by_release = re.findall(r'^    "~(.+)" (\S+);$', blocks(text, r"map \$upstream_addr (\S+)")["$shop_test_release"],
-                            re.MULTILINE)  # fmt: skip
+    body = blocks(text, r"map \$upstream_addr (\S+)")["$shop_test_release"]
+    exact = dict(re.findall(r'^    "([^~"]+)" (\S+);$', body, re.MULTILINE))
+    patterns = re.findall(r'^    "~(.+)" (\S+);$', body, re.MULTILINE)
 
     def named(upstream_address: str) -> list[str]:
-        return [value for pattern, value in by_release if re.search(pattern, upstream_address)]
+        """As Nginx does: the exact key first, then the patterns in order."""
+        if upstream_address in exact:
+            return [exact[upstream_address]]
+        return [value for pattern, value in patterns if re.search(pattern, upstream_address)]
 
     assert named(new) == [site.live.id]
     assert named(f"{new}, {old}") == [site.previous.id]

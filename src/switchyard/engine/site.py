@@ -106,7 +106,9 @@ class Site:
                 value = record.id if what == "release" else colour
                 for service in record.request.services:
                     for target in self.targets(record, service, colour):
-                        lines.append(f'    "~(^|[ ,]){re.escape(target)}$" {value};')
+                        # One address is a hash lookup; a list of tries, ending in the one that answered, is rare.
+                        lines.append(f'    "{target}" {value};')
+                        lines.append(f'    "~[ ,]{re.escape(target)}$" {value};')
             lines.append("}")
         numbers = {"msec": "$msec", "status": "$status", "bytes": "$bytes_sent", "seconds": "$request_time"}
         texts = {
@@ -152,7 +154,8 @@ class Site:
 
     def _server(self) -> list[str]:
         lines = ["server {", f"    include sites/{self.name}.conf;"]
-        lines.append(f"    access_log {LOGS}/edge/{self.name}.jsonl {self.name};")
+        # Written once a second: a system call for each line costs a third of the throughput.
+        lines.append(f"    access_log {LOGS}/edge/{self.name}.jsonl {self.name} buffer=64k flush=1s;")
         routes = [(path, name, False) for name, s in self.live.request.services.items() for path in s.routes]
         assets = [(path, name, True) for name, s in self.live.request.services.items() for path in s.asset_paths]
         asset_paths = {path for path, _, _ in assets}
