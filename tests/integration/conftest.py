@@ -37,7 +37,9 @@ class Environment:
     def fingerprint(self) -> str:
         """Everything on the host that a plan must not change: files, containers, images."""
         script = (
-            "find /etc /var/lib/switchyard /usr/local -type f -not -name 'ca-certificates*' -print0 | sort -z "
+            # Postgres writes its own files whenever it likes.
+            "find /etc /var/lib/switchyard /usr/local -path /var/lib/switchyard/postgres -prune -o "
+            "-type f -not -name 'ca-certificates*' -print0 | sort -z "
             "| xargs -0 sha256sum; docker ps -a --no-trunc --format '{{.ID}} {{.State}}'; docker images --no-trunc -q"
         )
         return self.host.exec(["sh", "-c", script]).stdout
