@@ -74,6 +74,16 @@ def both_warm(lab: Lab) -> None:
     lab.settle()
 
 
+def ready(lab: Lab) -> None:
+    """Have that, where it is not so yet."""
+    lab.disarm()
+    lab.settle()
+    report = lab.status()
+    found = {colour["release"].partition("-")[2] for colour in report.get("colours", {}).values() if colour["running"]}
+    if not report.get("live") or report["probation"] or report["disagreements"] or found != set(VERSIONS):
+        both_warm(lab)
+
+
 def after(lab: Lab, wanted: str, why: str, **changes: Any) -> None:
     """What must hold after a disturbance: the lease is free in time, all is whole, the same command converges."""
     lease_free(lab)

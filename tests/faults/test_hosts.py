@@ -32,6 +32,7 @@ from tests.faults.disturb import (
     lease_free,
     live,
     other,
+    ready,
     result_of,
     sh,
     users,
@@ -49,12 +50,7 @@ BACK_AFTER_BOOT = 60.0
 @pytest.fixture(autouse=True)
 def warm(lab: Lab) -> None:
     """Begin from one version live and the other one warm."""
-    lab.disarm()
-    lab.settle()
-    report = lab.status()
-    found = {colour["release"].partition("-")[2] for colour in report.get("colours", {}).values() if colour["running"]}
-    if not report.get("live") or report["probation"] or report["disagreements"] or found != set(VERSIONS):
-        both_warm(lab)
+    ready(lab)
 
 
 def command(tool: str, version: str) -> list[str]:
