@@ -15,6 +15,7 @@ class Exit(IntEnum):
     REVERTED = 6
     MIGRATION = 7
     INTERRUPTED = 8
+    INCONCLUSIVE = 9
     UNKNOWN_RELEASE = 10
     ALREADY_LIVE = 11
     NEVER_HEALTHY = 12

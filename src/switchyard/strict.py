@@ -4,7 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import nearest
@@ -62,7 +62,13 @@ def _convert(hint: Any, value: object, where: str) -> object:
     return _scalar(hint, value, where)
 
 
-def _scalar(hint: type, value: object, where: str) -> object:
+def _scalar(hint: Any, value: object, where: str) -> object:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise _refuse(where, f"use one of {', '.join(map(str, get_args(hint)))}, not {str(value)[:40]!r}")
+        return value
+    if hint is Any:
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # bool is a subclass of int, yet `port: true` is a mistake.

@@ -27,9 +27,8 @@ class Bundle:
 
 
 def _sources() -> dict[str, bytes]:
-    shared = PACKAGE.glob("*.py")
-    engine = (PACKAGE / "engine").glob("*.py")
-    return {f"switchyard/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in (*shared, *engine)}
+    files = (path for path in PACKAGE.rglob("*.py") if PACKAGE / "control" not in path.parents)
+    return {f"switchyard/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in files}
 
 
 def make_bundle() -> Bundle:

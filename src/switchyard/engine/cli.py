@@ -9,10 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from switchyard import PROTOCOL
+from switchyard.data import verbs as data
+from switchyard.engine.verb import Handler, VerbAdder, app_name, by_hand, follow_options, launch, read_input, show
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import AppName, check_operation, new_operation
+from switchyard.gate import verbs as gate
+from switchyard.names import AppName, check_operation
+from switchyard.notify import verbs as notify
+from switchyard.report import verbs as report
+from switchyard.secrets import verbs as secrets
+from switchyard.tls import verbs as tls
+from switchyard.watch import verbs as watch
 
-Handler = Callable[[argparse.Namespace], int]
+_ROOMS: list[Callable[[VerbAdder], None]] = [
+    report.add_verbs,
+    gate.add_verbs,
+    notify.add_verbs,
+    secrets.add_verbs,
+    tls.add_verbs,
+    watch.add_verbs,
+    data.add_verbs,
+]
+"""What adds the verbs of the rooms beside the engine."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,10 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     child.add_argument("version", nargs="?", default="", help="a version or release id; default: the previous good one")
     child.add_argument("--who", default="", help="who asks, for the ledger")
     child.set_defaults(kind="rollback")
-    for name in ("deploy", "rollback"):
-        verbs.choices[name].add_argument("--wait", type=float, default=0.0, help=argparse.SUPPRESS)
-        verbs.choices[name].add_argument("--operation", default="", help="id of the operation, chosen by the caller")
-        verbs.choices[name].add_argument("--follow", action="store_true", help="wait for the end and print progress")
+    _add_member_verbs(verb)
+    for name in ("deploy", "rollback", "member"):
+        follow_options(verbs.choices[name])
 
     child = verb("phase", _phase, "run one phase of a deploy by hand, on a release that preflight made")
     child.add_argument("name", choices=["pull", "migrate", "start", "verify", "switch", "watch", "finish"])
@@ -70,14 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     child = verb("preflight", _preflight, "check the request on standard input and write its release record", app=False)
     verb("plan", _plan, "tell what deploying the request on standard input would change", app=False)
     verb("status", _status, "show what is live, and where pointer, Docker and ledger disagree")
-    child = verb("history", _history, "show what was tried, and how it ended")
-    child.add_argument("--limit", type=int, default=20, help="newest entries to show (default 20)")
     child = verb("logs", _logs, "show the live containers' logs", with_json=False)
     child.add_argument("--tail", type=int, default=100, help="lines per container (default 100)")
     child.add_argument("--service", default="", help="only this service")
     child = verb("prune", _prune, "remove records and images that no rollback can need")
     child.add_argument(
-        "--retain", type=int, default=3, help="good releases to keep beside live and previous (default 3)"
+        "--retain", type=int, help="good releases to keep beside live and previous (default: as the live one says)"
     )
     child = verb("recover", _recover, "repair what a dead operation left", app=False)
     child.add_argument("--app", default="", metavar="APP-ENV", help="only this application")
@@ -90,62 +104,46 @@ def _parser() -> argparse.ArgumentParser:
     child = verb("perform", _perform, "run a started operation (the unit's own command)", app=False, with_json=False)
     child.add_argument("operation")
     verb("edge-apply", _edge_apply, "place the edge role's files: tested, reloaded, proven", app=False)
+    verb("edge-keep", _edge_keep, "keep the edge role's container running, replaced when asked to", app=False)
     child = verb("plan-ports", _plan_ports, "plan ports for the services on standard input", app=False)
     child.add_argument("--check", action="store_true", help="only tell whether something would change")
     verb("version", _version, "print the engine's file and protocol", app=False)
+    for add_verbs in _ROOMS:
+        add_verbs(verb)
     return parser
 
 
-def _input() -> Any:
-    try:
-        return json.load(sys.stdin)
-    except ValueError as error:
-        raise SwitchyardError(f"Standard input is not JSON: {error}.", Exit.USAGE) from error
-
-
-def _name(text: str) -> AppName:
-    from switchyard.engine.layout import known_apps
-
-    if text:
-        return AppName.parse(text)
-    known = known_apps()
-    if len(known) == 1:
-        return known[0]
-    names = ", ".join(map(str, known)) or "none yet"
-    raise SwitchyardError(f"Name the application and environment (APP-ENV); this host has: {names}.", Exit.USAGE)
-
-
-def _print(arguments: argparse.Namespace, data: Any, text: str) -> None:
-    print(json.dumps(data) if arguments.json else text)
+def _add_member_verbs(verb: VerbAdder) -> None:
+    """What a coordinator of several hosts asks of each."""
+    child = verb("member", _start, "carry out one order of a coordinator of several hosts", app=False)
+    child.set_defaults(kind="member")
+    verb("facts", _facts, "tell a coordinator of several hosts what is so on this one")
+    child = verb("record", _record, "show a release's record to a host that lacks it")
+    child.add_argument("release")
+    child = verb("beat", _beat, "prolong the lease of a coordinator of several hosts")
+    child.add_argument("fence", type=int)
+    child.add_argument("phase")
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    from switchyard.engine import follow
     from switchyard.engine.layout import AppPaths
     from switchyard.names import check_version
 
     if arguments.kind == "deploy":
         from switchyard.request import parse
 
-        data = _input()
+        data = read_input()
         paths = AppPaths(parse(data).name)
         _require_engine(data)
+    elif arguments.kind == "member":
+        from switchyard.engine import order
+
+        data = read_input()
+        paths = AppPaths(order.parse(data).name)
     else:
-        paths = AppPaths(_name(arguments.app))
+        paths = AppPaths(app_name(arguments.app))
         data = {"version": check_version(arguments.version) if arguments.version else "", "who": arguments.who}
-    operation = follow.start(paths, arguments.kind, data, arguments.operation)
-    if not arguments.follow:
-        print(json.dumps(follow.follow(paths, operation, 0, arguments.wait)))
-        return 0
-    offset = 0
-    while True:
-        seen = follow.follow(paths, operation, offset, 1.0)
-        offset = seen["offset"]
-        if not arguments.json:
-            print("\n".join(seen["lines"]), flush=True, end="\n" if seen["lines"] else "")
-        if seen["done"]:
-            _print(arguments, seen["result"], seen["result"]["message"])
-            return int(seen["result"]["code"])
+    return launch(arguments, paths, arguments.kind, data)
 
 
 def _require_engine(data: dict[str, Any]) -> None:
@@ -171,16 +169,27 @@ def _perform(arguments: argparse.Namespace) -> int:
     paths = AppPaths(AppName.parse(data["app"]))
     request = data["request"]
     op = Operation.open(data["op"], data["kind"], request.get("who", ""), paths, load_host())
+    op.commit, op.run_url = request.get("revision", ""), request.get("run_url", "")
     try:
         if data["kind"] == "deploy":
             from switchyard.engine.deploy import deploy
             from switchyard.request import parse
 
             deploy(op, parse(request))
-        else:
+        elif data["kind"] == "member":
+            from switchyard.engine import member, order
+
+            # Lease and ledger name the whole operation; the result is this part's own.
+            op.id, op.kind, op.result.kind = request["op"], request["kind"], request["kind"]
+            member.perform(op, order.parse(request))
+        elif data["kind"] == "rollback":
             from switchyard.engine.rollback import rollback
 
             rollback(op, request["version"])
+        else:
+            from switchyard.data.operations import perform
+
+            perform(op, request)
     except SwitchyardError as error:
         # The end could not be written either (a full disk, say); recovery, which runs next, writes it.
         op.fail(error)
@@ -191,11 +200,12 @@ def _perform(arguments: argparse.Namespace) -> int:
 
 
 def _phase(arguments: argparse.Namespace) -> int:
-    from switchyard.engine import colour, migrate, phases, prune, records
+    from switchyard.engine import colour, migrate, phases, prune, records, recover
 
-    op = _by_hand(f"phase {arguments.name}", _name(arguments.app))
+    op = by_hand(f"phase {arguments.name}", app_name(arguments.app))
     record = records.load(op.paths, arguments.release)
     with op.exclusively():
+        recover.alone(op)
         op.begin(record.version)
         op.result.release = record.id
         try:
@@ -211,9 +221,9 @@ def _phase(arguments: argparse.Namespace) -> int:
                     phases.verify(op, record, target)
                 elif arguments.name == "switch":
                     _require_running(op.paths.name, colour.release_in(op.paths.name, target), record.id)
-                    phases.switch(op, record, target, probation=record.request.probation_seconds > 0)
+                    phases.switch(op, record, target, probation=record.request.on_probation)
                 elif arguments.name == "watch":
-                    _watch_by_hand(op, record)
+                    phases.watch(op, record)
                 else:
                     phases.conclude(op)
                     prune.prune(op.paths, op.ledger, record.request.retain, op.say)
@@ -222,19 +232,8 @@ def _phase(arguments: argparse.Namespace) -> int:
             op.end("failed")
             raise
         op.end("done")
-    _print(arguments, {"release": record.id, "phase": arguments.name}, f"{arguments.name} of {record.id}: done")
+    show(arguments, {"release": record.id, "phase": arguments.name}, f"{arguments.name} of {record.id}: done")
     return 0
-
-
-def _watch_by_hand(op: Any, record: Any) -> None:
-    from switchyard.engine import phases
-
-    try:
-        phases.watch(op, record)
-    except SwitchyardError as error:
-        if error.code is Exit.REVERTED:
-            phases.take_back(op, error.message)
-        raise
 
 
 def _require_running(name: AppName, found: tuple[str, bool], wanted: str) -> None:
@@ -244,20 +243,14 @@ def _require_running(name: AppName, found: tuple[str, bool], wanted: str) -> Non
         )
 
 
-def _by_hand(kind: str, name: AppName) -> Any:
-    from switchyard.engine.layout import AppPaths, load_host
-    from switchyard.engine.operation import Operation
-
-    return Operation.open(new_operation(), kind, os.environ.get("SUDO_USER", "root"), AppPaths(name), load_host())
-
-
 def _preflight(arguments: argparse.Namespace) -> int:
-    from switchyard.engine import phases
+    from switchyard.engine import phases, recover
     from switchyard.request import parse
 
-    request = parse(_input())
-    op = _by_hand("phase preflight", request.name)
+    request = parse(read_input())
+    op = by_hand("phase preflight", request.name)
     with op.exclusively():
+        recover.alone(op)
         op.begin(request.version)
         try:
             with op.phase("preflight"):
@@ -269,7 +262,32 @@ def _preflight(arguments: argparse.Namespace) -> int:
         op.result.release = record.id if record else ""
         op.end("done")
     made = record.id if record else ""
-    _print(arguments, {"release": made}, f"release {made} is ready" if made else "no change: this is live already")
+    show(arguments, {"release": made}, f"release {made} is ready" if made else "no change: this is live already")
+    return 0
+
+
+def _facts(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import member
+    from switchyard.engine.layout import AppPaths, load_host
+
+    print(json.dumps(member.facts(AppPaths(app_name(arguments.app)), load_host())))
+    return 0
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import records
+    from switchyard.engine.layout import AppPaths
+
+    print(json.dumps({"files": records.export(AppPaths(app_name(arguments.app)), arguments.release)}))
+    return 0
+
+
+def _beat(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import lease
+    from switchyard.engine.layout import AppPaths
+
+    held = lease.beat(AppPaths(app_name(arguments.app)), arguments.fence, arguments.phase)
+    show(arguments, {"held": held}, "held" if held else "lost")
     return 0
 
 
@@ -278,11 +296,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     from switchyard.engine.layout import AppPaths
     from switchyard.request import parse
 
-    data = _input()
+    data = read_input()
     request = parse(data)
     _require_engine(data)
     report = plan.plan(AppPaths(request.name), request)
-    _print(arguments, report | {"text": plan.text(report)}, plan.text(report))
+    show(arguments, report | {"text": plan.text(report)}, plan.text(report))
     return 0
 
 
@@ -290,26 +308,8 @@ def _status(arguments: argparse.Namespace) -> int:
     from switchyard.engine import status
     from switchyard.engine.layout import AppPaths, load_host
 
-    report = status.status(AppPaths(_name(arguments.app)), load_host())
-    _print(arguments, report, status.text(report))
-    return 0
-
-
-def _history(arguments: argparse.Namespace) -> int:
-    from switchyard.engine.layout import AppPaths
-    from switchyard.engine.ledger import Ledger
-
-    ledger = Ledger.load(AppPaths(_name(arguments.app)))
-    ends = {event["op"]: event for event in ledger.of("end")}
-    rows = [start | {"end": ends.get(start["op"])} for start in ledger.of("start")][-arguments.limit :]
-    lines = []
-    for row in rows:
-        end = row["end"] or {"outcome": "running", "release": "", "message": ""}
-        lines.append(
-            f"{row['time'][:19]}Z {row['kind']:<9} {row['version']:<14} {end['outcome']:<22} {end['release']:<20} "
-            f"{row['who'] or '-'}  {end['message']}"
-        )
-    _print(arguments, rows, "\n".join(lines) or "nothing yet")
+    report = status.status(AppPaths(app_name(arguments.app)), load_host())
+    show(arguments, report, status.text(report))
     return 0
 
 
@@ -318,7 +318,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     from switchyard.engine.effects import query
     from switchyard.engine.layout import AppPaths
 
-    name = _name(arguments.app)
+    name = app_name(arguments.app)
     pointer = phases.live_pointer(AppPaths(name))
     if pointer is None:
         raise SwitchyardError(f"Nothing of {name} is live.", Exit.UNKNOWN_RELEASE)
@@ -334,12 +334,13 @@ def _logs(arguments: argparse.Namespace) -> int:
 def _prune(arguments: argparse.Namespace) -> int:
     from switchyard.engine import prune
 
-    op = _by_hand("prune", _name(arguments.app))
+    op = by_hand("prune", app_name(arguments.app))
     with op.exclusively():
         op.begin("")
-        removed = prune.prune(op.paths, op.ledger, arguments.retain, lambda _: None)
+        retain = prune.retained(op.paths) if arguments.retain is None else arguments.retain
+        removed = prune.prune(op.paths, op.ledger, retain, lambda _: None)
         op.end("done")
-    _print(arguments, {"removed": removed}, f"removed {', '.join(removed)}" if removed else "nothing to remove")
+    show(arguments, {"removed": removed}, f"removed {', '.join(removed)}" if removed else "nothing to remove")
     return 0
 
 
@@ -369,7 +370,7 @@ def _recover(arguments: argparse.Namespace) -> int:
     summary = (
         f"recovered {', '.join(done) or 'nothing'}" if not left else f"{', '.join(left)}: a living operation is at work"
     )
-    _print(arguments, {"recovered": done}, summary)
+    show(arguments, {"recovered": done}, summary)
     return 0
 
 
@@ -378,7 +379,7 @@ def _follow(arguments: argparse.Namespace) -> int:
     from switchyard.engine.layout import AppPaths
 
     operation = check_operation(arguments.operation)
-    print(json.dumps(follow.follow(AppPaths(_name(arguments.app)), operation, arguments.offset, arguments.wait)))
+    print(json.dumps(follow.follow(AppPaths(app_name(arguments.app)), operation, arguments.offset, arguments.wait)))
     return 0
 
 
@@ -387,8 +388,24 @@ def _edge_apply(arguments: argparse.Namespace) -> int:
     from switchyard.engine.layout import load_host
 
     arguments.json = True
-    data = _input()
+    data = read_input()
     print(edge.as_json(edge.apply_files(data["files"], load_host(), check=bool(data.get("check")))))
+    return 0
+
+
+def _edge_keep(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import handover
+
+    arguments.json = True
+    data = read_input()
+    kept = handover.keep(
+        data["compose"],
+        data["image"],
+        float(data["drain_seconds"]),
+        restart=bool(data.get("restart")),
+        check=bool(data.get("check")),
+    )
+    print(handover.as_json(kept))
     return 0
 
 
@@ -396,14 +413,14 @@ def _plan_ports(arguments: argparse.Namespace) -> int:
     from switchyard.engine import ports
     from switchyard.engine.layout import load_host
 
-    data = _input()
+    data = read_input()
     name = AppName(data["app"], data["environment"])
     changed = ports.ensure(name, data["services"], load_host(), check=arguments.check)
-    _print(arguments, {"changed": changed}, "the plan changes" if changed else "the plan stands")
+    show(arguments, {"changed": changed}, "the plan changes" if changed else "the plan stands")
     return 0
 
 
 def _version(arguments: argparse.Namespace) -> int:
     engine = Path(sys.argv[0]).resolve().name
-    _print(arguments, {"engine": engine, "protocol": PROTOCOL}, f"{engine}, protocol {PROTOCOL}")
+    show(arguments, {"engine": engine, "protocol": PROTOCOL}, f"{engine}, protocol {PROTOCOL}")
     return 0
