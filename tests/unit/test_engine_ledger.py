@@ -198,3 +198,25 @@ def test_a_migration_that_left_the_schema_as_it_was_raises_no_epoch(world: World
     assert ledger.schema_epoch() == (2, B)
     ledger.append("migration", op="b", release=B, state="unchanged", digest="d", schema_epoch=2)
     assert ledger.schema_epoch() == (1, A)
+
+
+def test_a_restore_takes_back_what_the_schema_went_through_after_its_moment(world: World) -> None:
+    ledger = world.ledger()
+    ledger.append("migration", op="a", release=A, state="clean", digest="sha256:a", schema_epoch=1)
+    moment = ledger.events[-1]["time"]
+    ledger.events.clear()
+    ledger.append("migration", op="b", release=B, state="dirty", digest="sha256:b", schema_epoch=2)
+    later = ledger.events[-1]
+    assert later["time"] >= moment
+    before = "2020-01-01T00:00:00+00:00"
+    for until, digests, epoch in ((moment, {"sha256:a"}, 1), (before, set(), 1)):
+        read = Ledger.load(ledger.paths)
+        read.events[1]["time"] = "2099-01-01T00:00:00+00:00"
+        read.events.append({"event": "restore", "until": until, "time": "2099-01-02T00:00:00+00:00"})
+        assert read.migrated() == digests
+        assert read.schema_epoch()[0] == epoch
+        state = read.schema()
+        assert (state["state"] if state else "") == ("clean" if digests else "")
+        # What migrates after the restore counts again.
+        read.events.append(read.events[1] | {"state": "clean", "time": "2099-01-03T00:00:00+00:00"})
+        assert read.migrated() == digests | {"sha256:b"}

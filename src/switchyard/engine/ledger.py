@@ -2,25 +2,32 @@
 
 Events: `start` and `end` of an operation, `live` (a proven switch), `migration` (state of the schema), `bad` (a
 release that must not be rolled back to). A start without an end is an operation that died; recovery writes its end.
+Rooms beside the engine add kinds of their own (`restore`, `drill`, `override`, `maintenance`, `config`, `key`, ...),
+each with what it is about as `subject` and what came of it as `outcome`. Every line is chained to the one before it,
+see `switchyard.chain`.
 """
 
-import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from switchyard.engine.effects import replace_file
+from switchyard import chain
+from switchyard.engine.effects import exclusive, replace_file
 from switchyard.engine.layout import AppPaths
 from switchyard.names import Colour, parse_release_id
 
 Event = dict[str, Any]
 
 
-def _text(paths: AppPaths) -> str:
-    """Read the file's text; bytes that are no UTF-8 come back as they were when it is written again."""
-    return paths.ledger.read_bytes().decode(errors="surrogateescape") if paths.ledger.is_file() else ""
+_WRITE_SECONDS = 30.0
+"""How long an append waits for another one, which takes as long as a write to disk."""
+
+
+def content(paths: AppPaths) -> bytes:
+    """The file's bytes; none when nothing was written yet."""
+    return paths.ledger.read_bytes() if paths.ledger.is_file() else b""
 
 
 @dataclass
@@ -33,30 +40,29 @@ class Ledger:
     @classmethod
     def load(cls, paths: AppPaths) -> "Ledger":
         """Read the ledger. A line that is no JSON object is kept on disk and skipped here."""
-        ledger = cls(paths)
-        if paths.ledger.is_file():
-            for line in _text(paths).split("\n"):
-                with contextlib.suppress(ValueError):
-                    event = json.loads(line)
-                    if isinstance(event, dict) and isinstance(event.get("event"), str):
-                        ledger.events.append(event)
-        return ledger
+        events = (chain.parse(line) for line in chain.split(content(paths)))
+        return cls(paths, [event for event in events if event is not None])
 
     def append(self, event: str, **fields: object) -> None:
-        """Add one event, durably. The file is replaced whole, so a crash or a full disk never leaves half a line."""
+        """Add one event, durably, also beside other threads and processes that do the same.
+
+        The file is replaced whole, so a crash or a full disk never leaves half a line. Raises `SwitchyardError` when it
+        cannot be written.
+        """
         entry: Event = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             **fields,
         }
-        old = _text(self.paths)
-        if old and not old.endswith("\n"):
-            # A line that something else cut short stays as it is, on a line of its own.
-            old += "\n"
-        line = json.dumps(entry, separators=(",", ":"))
-        replace_file(
-            self.paths.ledger, (old + line + "\n").encode(errors="surrogateescape"), step=f"ledger.{event}", mode=0o640
-        )
+        busy = f"The ledger of {self.paths.name} is being written by a process that does not finish."
+        with exclusive(self.paths.ledger_lock, wait=_WRITE_SECONDS, busy=busy):
+            old = content(self.paths)
+            if old and not old.endswith(b"\n"):
+                # A line that something else cut short stays as it is, on a line of its own.
+                old += b"\n"
+            entry["n"], entry["prev"] = chain.following(str(self.paths.name), old)
+            line = json.dumps(entry, separators=(",", ":")).encode()
+            replace_file(self.paths.ledger, old + line + b"\n", step=f"ledger.{event}", mode=0o640)
         self.events.append(entry)
 
     def of(self, *kinds: str) -> Iterable[Event]:
@@ -109,21 +115,30 @@ class Ledger:
                 stack.append(release)
         return stack
 
+    def _of_this_database(self, *kinds: str) -> list[Event]:
+        """The events of these kinds that the database knows of: a restore takes back what came after its moment."""
+        found: list[Event] = []
+        for event in self.of("restore", *kinds):
+            if event["event"] != "restore":
+                found.append(event)
+            elif until := event.get("until"):
+                moment = datetime.fromisoformat(str(until))
+                found = [one for one in found if datetime.fromisoformat(str(one["time"])) <= moment]
+        return found
+
     def schema(self) -> Event | None:
         """The last migration event, or None when no release migrated yet."""
-        last: Event | None = None
-        for event in self.of("migration"):
-            last = event
-        return last
+        found = self._of_this_database("migration")
+        return found[-1] if found else None
 
     def migrated(self) -> set[str]:
         """Digests of the images whose migration ended clean on this database."""
-        return {str(event["digest"]) for event in self.of("migration") if event["state"] == "clean"}
+        return {str(event["digest"]) for event in self._of_this_database("migration") if event["state"] == "clean"}
 
     def schema_epoch(self) -> tuple[int, str]:
         """The highest epoch that a release brought, or may have brought, the database to, and that release."""
         epochs: dict[str, int] = {}
-        for event in self.of("migration", "live"):
+        for event in self._of_this_database("migration", "live"):
             if event.get("state") == "unchanged":
                 epochs.pop(str(event["release"]), None)
             elif event.get("release"):
