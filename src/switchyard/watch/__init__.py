@@ -1,0 +1,1 @@
+"""A release on probation, and the host's own standing watch."""

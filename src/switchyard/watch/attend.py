@@ -1,0 +1,89 @@
+"""How a deploy follows the watch: it starts it, shows what it says, and ends as it decides."""
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+from switchyard.engine import lease as leases
+from switchyard.engine import phases
+from switchyard.engine.layout import OPERATION_LOGS
+from switchyard.engine.operation import Operation
+from switchyard.engine.records import Record
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.watch import state, watcher
+
+_POLL = 0.1
+_ALIVE_EVERY = 5.0
+
+
+def engine() -> str:
+    """The engine's own file, under the name that its content gave it."""
+    return str(Path(sys.argv[0]).resolve())
+
+
+def attend(op: Operation, record: Record) -> None:
+    """Have the release watched, and follow until the verdict; a detached watch is not followed.
+
+    Raises `SwitchyardError`: reverted (the old release is live again), or inconclusive (the new one stays).
+    """
+    pointer = phases.live_pointer(op.paths)
+    if pointer is None or not pointer.probation or pointer.release != record.id:
+        return
+    watcher.begin(op.paths, op.id, record, op.result.switched_at or time.time())
+    watcher.start(op.paths, op.id, engine())
+    if record.request.watch == "detached" or record.request.canary.manual:
+        op.say("watch: the host goes on watching; 'switchyard status' tells how it ends")
+        return
+    op.say(f"watch: for {record.request.probation_seconds:.0f} s, {pointer.previous} stands by as backup")
+    _conclude(_follow(op), record)
+
+
+def _follow(op: Operation) -> state.Probation:
+    log, offset, alive = OPERATION_LOGS / f"{op.id}.watch.log", 0, time.monotonic()
+    while True:
+        known = state.load(op.paths)
+        offset = _show(log, offset)
+        if known is None or known.op != op.id:
+            raise SwitchyardError("The watch was taken over by another operation.", Exit.INTERRUPTED)
+        if known.done or (known.verdict and _led_from_elsewhere(op)):
+            _show(log, offset)
+            return known
+        if time.monotonic() - alive > _ALIVE_EVERY:
+            if op.lease is not None:
+                leases.check(op.paths, op.lease)
+            watcher.start(op.paths, op.id, engine())
+            alive = time.monotonic()
+        time.sleep(_POLL)
+
+
+def _led_from_elsewhere(op: Operation) -> bool:
+    """Whether several hosts act on the verdict together, led by whoever called this."""
+    pointer = phases.live_pointer(op.paths)
+    return bool(pointer and pointer.members)
+
+
+def _show(log: Path, offset: int) -> int:
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            text = file.read()
+    except OSError:
+        return offset
+    whole = text[: text.rfind(b"\n") + 1]
+    with contextlib.suppress(OSError):
+        print(whole.decode(errors="replace"), end="", flush=True)
+    return offset + len(whole)
+
+
+def _conclude(known: state.Probation, record: Record) -> None:
+    if known.verdict == "revert":
+        raise SwitchyardError(f"Release {record.id} failed on probation: {known.reason}.", Exit.REVERTED)
+    if known.verdict in ("sick", "inconclusive"):
+        raise SwitchyardError(
+            f"Release {record.id} is live and could not be judged: {known.reason}. Both colours run: look, then keep "
+            "it, or go back with scripts/rollback.sh.",
+            Exit.INCONCLUSIVE,
+        )
+    if known.verdict == "superseded":
+        raise SwitchyardError(f"Another operation took over while {record.id} was on probation.", Exit.INTERRUPTED)

@@ -1,0 +1,92 @@
+"""The verbs of maintenance and of the watch."""
+
+import argparse
+import contextlib
+from datetime import UTC, datetime
+
+from switchyard.engine.verb import VerbAdder, app_name, by_hand, show
+from switchyard.errors import Exit, SwitchyardError
+
+
+def add_verbs(verb: VerbAdder) -> None:
+    """Add this room's verbs."""
+    child = verb("maintenance", _maintenance, "answer users with the maintenance page, or let them in again")
+    child.add_argument("state", choices=["on", "off", "state"], help="'state' only tells")
+    child.add_argument("--retry-after", type=int, default=300, metavar="SECONDS", help="when clients shall ask again")
+    child.add_argument("--reason", default="", help="why, for the ledger")
+    child.add_argument("--who", default="", help="who asks, for the ledger")
+    child = verb("watch", _watch, "watch a release on probation (the unit's own command)", with_json=False)
+    child.add_argument("operation")
+    verb("promote", _promote, "give the release on probation its next share of the clients")
+    child = verb("abort", _abort, "take the release on probation back, and mark it bad")
+    child.add_argument("--who", default="", help="who asks, for the ledger")
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import effects
+    from switchyard.engine.layout import AppPaths, load_host
+    from switchyard.names import check_operation
+    from switchyard.watch import watcher
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
+
+    effects.scope("watch")
+    watcher.watch(AppPaths(app_name(arguments.app)), load_host(), check_operation(arguments.operation), say)
+    return 0
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import phases
+    from switchyard.watch import watcher
+
+    op = by_hand("promote", app_name(arguments.app))
+    with op.exclusively():
+        pointer = phases.live_pointer(op.paths)
+        if pointer is None or not pointer.is_canary:
+            raise SwitchyardError(f"Nothing of {op.paths.name} waits to be promoted.", Exit.UNKNOWN_RELEASE)
+        share = watcher.promote(op.paths, op.host, pointer, lambda _: None)
+    words = f"{pointer.release} has {share} % of the clients of {op.paths.name}"
+    show(arguments, {"release": pointer.release, "share": share}, words)
+    return 0
+
+
+def _abort(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import phases
+
+    op = by_hand("abort", app_name(arguments.app))
+    with op.exclusively():
+        pointer = phases.live_pointer(op.paths)
+        if pointer is None or not pointer.probation or not pointer.previous:
+            raise SwitchyardError(f"Nothing of {op.paths.name} is on probation.", Exit.UNKNOWN_RELEASE)
+        phases.take_back(op, f"aborted by {arguments.who or op.who}")
+    words = f"{pointer.previous} has every client of {op.paths.name} again; {pointer.release} is marked bad"
+    show(arguments, {"release": pointer.previous, "aborted": pointer.release}, words)
+    return 0
+
+
+def _maintenance(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import maintenance
+    from switchyard.engine.announce import announce
+
+    name = app_name(arguments.app)
+    op = by_hand("maintenance", name)
+    changed = False
+    if arguments.state != "state":
+        on = arguments.state == "on"
+        with op.exclusively():
+            if on:
+                changed = maintenance.turn_on(op.paths, op.host, arguments.retry_after)
+            else:
+                changed = maintenance.turn_off(op.paths, op.host)
+            if changed:
+                who = arguments.who or op.who
+                op.ledger.append("maintenance", op=op.id, state=arguments.state, who=who, reason=arguments.reason)
+        if changed:
+            title = f"{name} is {'closed for maintenance' if on else 'open again'}"
+            announce(f"maintenance.{arguments.state}", title, app=str(name), who=who, reason=arguments.reason)
+    state = "on" if maintenance.is_on(op.paths) else "off"
+    words = f"maintenance of {name} is {state}{'' if changed or arguments.state == 'state' else ', as it was'}"
+    show(arguments, {"maintenance": state, "changed": changed}, words)
+    return 0

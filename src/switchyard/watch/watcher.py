@@ -1,0 +1,352 @@
+"""Watches a release on probation, from the edge's log and by probes, and carries out the verdict. Runs as a unit.
+
+It outlives the deploy that started it. Killed anywhere, systemd starts it again and it goes on; after a reboot,
+recovery does.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from switchyard.engine import colour as colours
+from switchyard.engine import edge, phases, records
+from switchyard.engine import lease as leases
+from switchyard.engine.announce import Severity, announce
+from switchyard.engine.effects import exclusive, query, run
+from switchyard.engine.layout import OPERATION_LOGS, RUNTIME, AppPaths, HostConfig
+from switchyard.engine.ledger import Ledger
+from switchyard.engine.operation import Operation
+from switchyard.engine.order import write_note
+from switchyard.engine.records import Record
+from switchyard.engine.site import Pointer
+from switchyard.errors import SwitchyardError
+from switchyard.names import other
+from switchyard.report.traffic import Tally, log_of
+from switchyard.request import Slo
+from switchyard.watch import rule, state
+from switchyard.watch.accesslog import Entry, Follower, Place, end_of, parse
+from switchyard.watch.probes import BLIND, Prober, questions
+from switchyard.watch.rule import Judge, Side, Verdict
+from switchyard.watch.state import Probation
+
+_TICK = 0.25
+_WAITING = 60.0
+"""Seconds between two lines while a step has held and waits to be promoted."""
+_BEFORE_BYTES = 4 << 20
+"""How much of the log from before the switch is the old release's baseline."""
+_OVERLAP_BYTES = 256 << 10
+"""What is read again at the start, so that nothing is missed between switch and watch."""
+_GRACE = 2.0
+"""Seconds that the operation which follows has, where several hosts go back together, before this one does alone."""
+
+
+def unit(op: str) -> str:
+    """Name of the unit that watches for an operation."""
+    return f"switchyard-watch-{op}"
+
+
+def begin(paths: AppPaths, op: str, record: Record, switched_at: float) -> Probation:
+    """Write down that this release is on probation since `switched_at`; `start` watches it."""
+    end = end_of(log_of(paths))
+    place = Place(end.inode, max(0, end.offset - _OVERLAP_BYTES))
+    return state.save(paths, Probation(op, record.id, switched_at, record.request.probation_seconds, place), "begin")
+
+
+def start(paths: AppPaths, op: str, engine: str) -> None:
+    """Start the unit, unless it runs. Its output goes to a file of its own, which whoever follows reads."""
+    if is_running(op):
+        return
+    log = OPERATION_LOGS / f"{op}.watch.log"
+    properties = {
+        "Restart": "on-failure",
+        "RestartSec": "1",
+        "StartLimitIntervalSec": "0",
+        "StandardOutput": f"append:{log}",
+        "StandardError": f"append:{log}",
+    }
+    if not OPERATION_LOGS.is_dir():
+        run(["mkdir", "-p", "-m", "0750", str(OPERATION_LOGS)], step="watch.logs")
+    started = run(
+        [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            "--no-block",
+            f"--unit={unit(op)}",
+            f"--description=Switchyard watches {paths.name}",
+            *(f"--property={key}={value}" for key, value in properties.items()),
+            engine,
+            "watch",
+            str(paths.name),
+            op,
+        ],
+        step="watch.unit",
+        check=False,
+    )
+    if started.code != 0 and "already" not in started.err:
+        raise SwitchyardError(f"systemd cannot start the watch: {started.reason}.")
+
+
+def is_running(op: str) -> bool:
+    """Tell whether that unit runs, or is about to run again."""
+    out = query(["systemctl", "show", "--property=ActiveState", "--value", unit(op)]).out.strip()
+    return out in ("active", "activating", "reloading")
+
+
+def watch(paths: AppPaths, host: HostConfig, op: str, say: Callable[[str], None]) -> None:
+    """Watch until there is a verdict, and carry it out. Returns at once when another process does."""
+    with exclusive(RUNTIME / f"{paths.name}.watch.lock", wait=5, busy=f"{paths.name} is being watched already."):
+        known = state.load(paths)
+        if known is None or known.op != op or known.done:
+            return
+        if not known.verdict:
+            known = _Watcher(paths, host, known, say).run()
+        if known.verdict == "superseded":
+            return
+        if _together(paths, known):
+            _wait_for_followers(paths, known)
+        busy = f"An operation is changing {paths.name}; it decides."
+        with exclusive(paths.lock, wait=60, busy=busy):
+            carry_out(paths, host, known)
+
+
+def _together(paths: AppPaths, known: Probation) -> bool:
+    """Whether several hosts go back together, and the process that leads this one is alive."""
+    pointer, lease = phases.live_pointer(paths), leases.read(paths)
+    return (
+        bool(getattr(pointer, "members", None)) and bool(lease and lease.op and lease.process_alive) and not known.done
+    )
+
+
+def _wait_for_followers(paths: AppPaths, known: Probation) -> None:
+    deadline = time.monotonic() + _GRACE
+    while time.monotonic() < deadline:
+        pointer = phases.live_pointer(paths)
+        if pointer is None or not pointer.probation or pointer.release != known.release:
+            return
+        time.sleep(0.1)
+
+
+def carry_out(paths: AppPaths, host: HostConfig, known: Probation) -> None:
+    """Do what the verdict asks for; the caller holds the application's lock. May be run again."""
+    op = Operation.open(known.op, "watch", "watch", paths, host)
+    op.ledger = Ledger.load(paths)
+    pointer = phases.live_pointer(paths)
+    if known.done or pointer is None:
+        return
+    if pointer.members:
+        _carry_out_here(op, pointer, known)
+        return
+    if known.verdict == "revert":
+        _revert(op, pointer, known)
+    elif pointer.release == known.release:
+        # Also when the file says so already: whoever wrote it may have died before Nginx took it up.
+        settled = replace(pointer, probation=False, share=100)
+        edge.point(paths, phases.site_for(paths, host, settled), host)
+    already = any(event.get("op") == known.op for event in op.ledger.of("verdict"))
+    if not already:
+        op.ledger.append(
+            "verdict",
+            op=known.op,
+            release=known.release,
+            verdict=known.verdict,
+            reason=known.reason,
+            seconds=round(known.observed, 1),
+            **known.figures,
+        )
+        _tell(paths, known)
+    state.save(paths, known, "done", done=True)
+
+
+def _carry_out_here(op: Operation, pointer: Pointer, known: Probation) -> None:
+    """On one edge of several: what nobody who leads them has done. The ledger is theirs."""
+    if pointer.release == known.release and pointer.probation:
+        after = pointer.back() if known.verdict == "revert" else replace(pointer, probation=False)
+        edge.point(op.paths, phases.site_for(op.paths, op.host, after), op.host)
+        write_note(op.paths, after, op.host)
+    state.save(op.paths, known, "done", done=True)
+
+
+def _revert(op: Operation, pointer: Pointer, known: Probation) -> None:
+    if pointer.release == known.release:
+        if pointer.probation:
+            phases.take_back(op, known.reason)
+    elif (live := op.ledger.last_live()) and live[0] == known.release:
+        # It died after the pointer had moved and before the ledger knew; Nginx may not have taken it up either.
+        old = records.load(op.paths, pointer.release)
+        edge.point(op.paths, phases.site_for(op.paths, op.host, pointer), op.host)
+        phases.note_live(op, old, pointer.colour)
+        op.ledger.append("bad", op=op.id, release=known.release, reason=known.reason)
+        colours.stop(op.paths.name, other(pointer.colour))
+
+
+def _tell(paths: AppPaths, known: Probation) -> None:
+    titles: dict[str, tuple[Severity, str]] = {
+        "pass": ("info", f"{known.release} passed its probation"),
+        "revert": ("critical", f"{known.release} was taken back: {known.reason}"),
+        "sick": ("critical", f"{known.release} stays although it does badly: {known.reason}"),
+        "inconclusive": ("warning", f"{known.release} could not be judged: {known.reason}"),
+    }
+    severity, title = titles[known.verdict]
+    announce(f"watch.{known.verdict}", title, severity=severity, app=str(paths.name), release=known.release)
+
+
+def logins(paths: AppPaths, record: Record) -> dict[str, str]:
+    """The secrets that the record's smoke tests log in with, in their current generation."""
+    names = {test.login for test in record.request.smoke_tests if test.login}
+    return {name: (paths.secrets / name).read_text() for name in names if (paths.secrets / name).is_file()}
+
+
+class _Watcher:
+    def __init__(self, paths: AppPaths, host: HostConfig, known: Probation, say: Callable[[str], None]) -> None:
+        self.paths, self.host, self.known, self.say = paths, host, known, say
+        self.record = records.load(paths, known.release)
+        self.slo: Slo = self.record.request.slo
+        self.follower = Follower(log_of(paths), known.place)
+        self.routes = sorted((route.path for route in self.slo.routes), key=len, reverse=True)
+        self.blind = False
+
+    def run(self) -> Probation:
+        """Watch to the end; returns the probation with its verdict."""
+        pointer = phases.live_pointer(self.paths)
+        if pointer is None or pointer.release != self.known.release or not pointer.probation:
+            return self._end(Verdict("continue"), "superseded")
+        self.pointer = pointer
+        site = phases.site_for(self.paths, self.host, pointer)
+        services = self.record.request.services
+        self.new = {target for service in services for target in site.live_targets(service)}
+        self.old: set[str] = set()
+        if site.previous:
+            colour = other(pointer.colour)
+            self.old = {t for s in site.previous.request.services for t in site.targets(site.previous, s, colour)}
+        self.judge = Judge(self.slo, self._baseline())
+        prober = Prober(questions(site, logins(self.paths, self.record)))
+        return self._observe(prober)
+
+    def _observe(self, prober: Prober) -> Probation:
+        observed, last = self.known.observed, time.monotonic()
+        evaluated = said = last
+        interval = min(rule.INTERVAL, max(_TICK, self._seconds / 2))
+        while True:
+            self._take_in(prober)
+            verdict = self.judge.at_once()
+            now = time.monotonic()
+            if verdict.kind == "continue" and now - evaluated >= interval:
+                verdict = self.judge.evaluate(time.time(), measured=self.follower.readable and not self.blind)
+                evaluated = now
+                if observed - self.known.observed >= rule.INTERVAL:
+                    self.known = state.save(self.paths, self.known, "progress", observed=round(observed, 2))
+                if verdict.reason:
+                    self.say(f"watch: {verdict.reason}")
+            if verdict.kind != "continue":
+                return self._end(verdict, verdict.kind)
+            pointer = phases.live_pointer(self.paths)
+            if pointer is None or pointer.release != self.known.release or not pointer.probation:
+                return self._end(Verdict("continue"), "superseded")
+            if pointer.share != self.pointer.share:
+                # Somebody promoted it: a new step.
+                self.pointer, observed = pointer, 0.0
+                self.known = state.save(self.paths, self.known, "progress", observed=0.0)
+                self.judge.restart()
+            if now - said >= (1 if observed < self._seconds else _WAITING):
+                self.say(self._line(observed))
+                said = now
+            if observed >= self._seconds and self.judge.settled:
+                if pointer.share == 100:
+                    return self._end(Verdict("pass"), "pass")
+                if not self.record.request.canary.manual:
+                    self._promote(pointer)
+            time.sleep(_TICK)
+            observed += time.monotonic() - last
+            last = time.monotonic()
+
+    @property
+    def _seconds(self) -> float:
+        """How long this step has to hold."""
+        return self.known.seconds if self.pointer.share == 100 else self.record.request.canary.seconds
+
+    def _promote(self, pointer: Pointer) -> None:
+        with exclusive(self.paths.lock, wait=60, busy=f"An operation is changing {self.paths.name}."):
+            if phases.live_pointer(self.paths) == pointer:
+                promote(self.paths, self.host, pointer, self.say)
+
+    def _take_in(self, prober: Prober) -> None:
+        for entry in self.follower.read():
+            if entry.at >= self.known.switched_at:
+                feed(self.judge, entry, self.new, self.old, self.routes, self.slo.p95_seconds)
+        for found in prober.tick():
+            self.blind = found.new.startswith(BLIND) if "health" in found.name else self.blind
+            if not found.new.startswith(BLIND):
+                self.judge.probe(time.time(), found.name, found.new, found.old, found.old_seconds)
+
+    def _baseline(self) -> dict[str, Tally]:
+        """What the old release did before the switch, out of the end of the log."""
+        kept = Judge(replace(self.slo, window_seconds=1e9))
+        try:
+            with log_of(self.paths).open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - _BEFORE_BYTES))
+                lines = file.read(_BEFORE_BYTES).split(b"\n")
+        except OSError:
+            lines = []
+        for line in lines:
+            entry = parse(line)
+            if entry and self.known.switched_at - 300 < entry.at < self.known.switched_at:
+                feed(kept, entry, self.new, self.old, self.routes, self.slo.p95_seconds)
+        return {route: kept.tally("old", route) for route in ("", *self.routes)}
+
+    def _line(self, observed: float) -> str:
+        share = f" at {self.pointer.share} %" if self.pointer.share < 100 else ""
+        sides = []
+        for side, release in (("new", self.pointer.release), ("old", self.pointer.previous)):
+            tally = self.judge.tally(side)  # type: ignore[arg-type]
+            if side == "old" and not tally.requests:
+                tally = self.judge.baseline.get("", tally)
+            sides.append(
+                f"{release} {tally.requests} requests, {tally.errors} errors, p95 {tally.percentile(0.95):.3f} s"
+            )
+        return f"watch: {observed:.0f} of {self._seconds:.0f} s{share}: {'; '.join(sides)}"
+
+    def _end(self, verdict: Verdict, kind: str) -> Probation:
+        figures = {}
+        if hasattr(self, "judge"):
+            new, old = self.judge.tally("new"), self.judge.tally("old")
+            figures = {
+                "requests": new.requests,
+                "errors": new.errors,
+                "p95": round(new.percentile(0.95), 4),
+                "old_requests": old.requests,
+                "old_errors": old.errors,
+            }
+        self.say(f"watch: verdict {kind}{f': {verdict.reason}' if verdict.reason else ''}")
+        return state.save(
+            self.paths, self.known, "verdict", verdict=kind, reason=verdict.reason, done=kind == "superseded",
+            figures=figures,
+        )  # fmt: skip
+
+
+def feed(judge: Judge, entry: Entry, new: set[str], old: set[str], routes: list[str], slow: float) -> None:
+    """Give one line of the log to the judge; `routes` are the declared ones, longest first."""
+    side: Side | None = "new" if entry.first in new else "old" if entry.first in old else None
+    if side is None or not entry.judged or (entry.aborted and entry.seconds <= slow):
+        # A client that gave up after longer than a request may take has seen a slow one; others say nothing.
+        return
+    stepped_in = side == "new" and any(address in old for address in entry.addresses[1:])
+    error = stepped_in or (entry.status >= 500 and not entry.aborted)
+    route = next((path for path in routes if covers(path, entry.path)), "")
+    judge.request(entry.at, side, error=error, seconds=entry.seconds, route=route)
+
+
+def covers(route: str, path: str) -> bool:
+    """Whether a declared route holds for a path: one that ends in a slash for all below it."""
+    return path.startswith(route) if route.endswith("/") else path == route
+
+
+def promote(paths: AppPaths, host: HostConfig, pointer: Pointer, say: Callable[[str], None]) -> int:
+    """Give the release on probation its next share of the clients; the caller holds the application's lock."""
+    steps = [*records.load(paths, pointer.release).request.canary.steps, 100]
+    share = next((step for step in steps if step > pointer.share), 100)
+    edge.point(paths, phases.site_for(paths, host, replace(pointer, share=share)), host)
+    Ledger.load(paths).append("canary", op="watch", release=pointer.release, share=share)
+    say(f"watch: {pointer.release} has {share} % of the clients now")
+    return share

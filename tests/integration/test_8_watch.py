@@ -1,0 +1,129 @@
+"""A release on probation, and maintenance, on a real host: what is bad goes back by itself, what is good stays."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.bed import Bed
+from tests.lab import APP, VERSIONS, Lab
+from tests.project import Project
+from tests.traffic import Traffic
+
+OLD, NEW = VERSIONS
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with Bed.for_tests("watch") as bed:
+        lab = Lab.build(Project(tmp_path_factory.mktemp("project")), bed)
+        assert lab.deploy(OLD, migration=None)["code"] == 0
+        yield lab
+
+
+def compose(lab: Lab, version: str, **environment: str) -> str:
+    """The compose text of a release with a fault."""
+    document = yaml.safe_load(lab.request(version)["compose"])
+    document["services"]["api-1"]["environment"] |= environment
+    return str(yaml.safe_dump(document))
+
+
+def deploy(lab: Lab, version: str, *, probation: float, fault: dict[str, str] | None = None, **more: Any) -> Any:
+    """Deploy with a fault in the release."""
+    text = compose(lab, version, **(fault or {}))
+    # Asked through the edge right after the switch, it must not be what turns a faulty release back.
+    more.setdefault("smoke_tests", [{"path": "/health"}])
+    return lab.deploy(version, migration=None, compose=text, probation_seconds=probation, **more)
+
+
+def fetch(lab: Lab, path: str = "") -> tuple[int, Any, str]:
+    """One GET through the edge."""
+    try:
+        with urllib.request.urlopen(lab.url + path, timeout=5) as answer:  # noqa: S310 - a host of the bed
+            return answer.status, answer.headers, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read().decode()
+
+
+def test_a_burst_of_errors_goes_back_by_itself(lab: Lab) -> None:
+    with Traffic(lab.host.address, rate=100) as traffic:
+        result = deploy(lab, NEW, probation=40, fault={"ERROR_PERCENT": "12"})
+    assert result["code"] == 6, result
+    assert "of" in result["message"] and "requests failed" in result["message"], result
+    assert result["message"].endswith("is live again.")
+    assert lab.status()["live"]["version"] == OLD
+    switched = result["switched_at"]
+    # It needs 2 s to have 100 requests, and two looks in a row of 5 s each; the rest is room for a busy machine.
+    assert traffic.last(NEW) - switched < 30, result
+    verdicts = [row for row in ledger(lab) if row["event"] == "verdict"]
+    assert verdicts[-1]["verdict"] == "revert" and verdicts[-1]["errors"] >= 5
+    bad = [row for row in ledger(lab) if row["event"] == "bad"]
+    assert bad[-1]["release"] == verdicts[-1]["release"]
+
+
+def ledger(lab: Lab) -> list[dict[str, Any]]:
+    """The ledger's lines."""
+    text = lab.host.exec(["cat", f"/var/lib/switchyard/{APP}/ledger.jsonl"]).stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_clean_release_passes_although_its_watch_is_killed(lab: Lab) -> None:
+    with Traffic(lab.host.address, rate=50) as traffic:
+        began = deploy(lab, NEW, probation=8, watch="detached")
+        assert began["code"] == 0 and "on probation" in began["message"], began
+        assert lab.status()["probation"] is True
+        kill = "systemctl kill --signal=KILL 'switchyard-watch-*'; docker kill --signal HUP switchyard-edge"
+        lab.host.exec(["sh", "-c", kill])
+        deadline = time.monotonic() + 40
+        while lab.status()["probation"]:
+            assert time.monotonic() < deadline, "no verdict within 40 s"
+            time.sleep(0.5)
+    assert lab.status()["live"]["version"] == NEW
+    assert [row["verdict"] for row in ledger(lab) if row["event"] == "verdict"][-1] == "pass"
+    assert traffic.failed() == 0
+
+
+def test_a_canary_is_promoted_by_hand_and_aborted_at_once(lab: Lab) -> None:
+    lab.settle()
+    canary = {"steps": [5, 50], "manual": True, "key": "header:X-Client", "tester": "canary"}
+    result = deploy(lab, OLD, probation=5, canary=canary)
+    assert result["code"] == 0 and "5 % of the clients" in result["message"], result
+    request = urllib.request.Request(lab.url, headers={"canary": "always"})  # noqa: S310 - a host of the bed
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - a host of the bed
+        assert answer.headers["X-Release"] == OLD
+    assert shares(lab) == pytest.approx(0.05, abs=0.05)
+    assert lab.engine("promote", APP, check=True).returncode == 0
+    assert shares(lab) == pytest.approx(0.5, abs=0.15)
+    assert lab.engine("abort", APP, check=True).returncode == 0
+    assert shares(lab) == 0
+    assert lab.status()["live"]["version"] == NEW
+    lab.settle()
+
+
+def shares(lab: Lab) -> float:
+    """The share of 200 clients that the old version, as a canary, answers."""
+    seen = []
+    for number in range(200):
+        headers = {"X-Client": f"client-{number}"}
+        with urllib.request.urlopen(urllib.request.Request(lab.url, headers=headers), timeout=5) as answer:  # noqa: S310
+            seen.append(answer.headers["X-Release"])
+    return seen.count(OLD) / len(seen)
+
+
+def test_maintenance_closes_all_but_health(lab: Lab) -> None:
+    lab.engine("maintenance", APP, "on", "--retry-after", "60", "--reason", "test", check=True)
+    try:
+        status, headers, body = fetch(lab)
+        assert (status, headers["Retry-After"]) == (503, "60") and "maintenance" in body
+        assert fetch(lab, "health")[0] == 200
+        assert deploy(lab, OLD, probation=0)["code"] == 0
+        assert fetch(lab)[0] == 503
+    finally:
+        lab.engine("maintenance", APP, "off", check=True)
+    assert fetch(lab)[0] == 200
+    assert [row["state"] for row in ledger(lab) if row["event"] == "maintenance"] == ["on", "off"]
