@@ -42,7 +42,7 @@ reloaded:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.switchyard.stack.plugins.module_utils.engine import ask_engine
+from ansible_collections.switchyard.stack.plugins.module_utils.engine import ask_engine, diff_of
 
 
 def main() -> None:
@@ -55,17 +55,7 @@ def main() -> None:
         answer = {"changed": True, "reloaded": False}
         answer["diff"] = [{"path": name, "before": "", "after": text} for name, text in data["files"].items()]
     result: dict[str, Any] = {"changed": answer["changed"], "reloaded": answer["reloaded"]}
-    if module._diff:
-        result["diff"] = [
-            {
-                "before_header": item["path"],
-                "after_header": item["path"],
-                "before": item["before"],
-                "after": item["after"],
-            }
-            for item in answer["diff"]
-        ]
-    module.exit_json(**result)
+    module.exit_json(**result | diff_of(module, answer))
 
 
 if __name__ == "__main__":

@@ -121,6 +121,22 @@ def test_a_file_that_nginx_refuses_is_not_placed(world: World) -> None:
     assert (layout.EDGE_LIVE / "nginx.conf").read_text() == "old"
 
 
+def test_a_file_counts_when_no_old_worker_takes_in_connections(
+    world: World, workers: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge.apply_files({"nginx.conf": "old"}, world.host)
+    workers[:] = [{"10"}, {"10", "12"}]
+    looks = iter([True, True, False])
+    monkeypatch.setattr(edge, "_takes_in", lambda _: next(looks))
+    assert edge.apply_files({"nginx.conf": "new"}, world.host).changed
+    assert list(looks) == []
+    monkeypatch.setattr(edge, "PROOF_SECONDS", 0.1)
+    monkeypatch.setattr(edge, "_takes_in", lambda _: True)
+    workers[:] = [{"10"}, {"10", "12"}]
+    with pytest.raises(SwitchyardError, match="did not take up"):
+        edge.apply_files({"nginx.conf": "newer"}, world.host)
+
+
 def test_files_that_no_new_worker_takes_up_go_back(world: World, workers: list[set[str]]) -> None:
     edge.apply_files({"nginx.conf": "old"}, world.host)
     workers[:] = [{"12"}]

@@ -6,6 +6,7 @@ So nothing here believes a reload; a change counts when new connections prove it
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,20 @@ from pathlib import Path
 
 from switchyard.engine import docker
 from switchyard.engine.effects import Completed, exclusive, query, replace_file, run
-from switchyard.engine.layout import EDGE_CONTAINER, EDGE_LIVE, EDGE_LOCK, EDGE_SHADOW, AppPaths, HostConfig
-from switchyard.engine.probe import ask
+from switchyard.engine.layout import (
+    EDGE_CONTAINER,
+    EDGE_LABEL,
+    EDGE_LIVE,
+    EDGE_LOCK,
+    EDGE_SHADOW,
+    EDGE_SOCKET,
+    AppPaths,
+    HostConfig,
+)
+from switchyard.engine.probe import ask, smoke
 from switchyard.engine.site import Site
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.request import SmokeTest
 
 PROOF_SECONDS = 5.0
 """How long new connections may still be answered by the old configuration before the switch is taken back. Nginx's
@@ -33,22 +44,49 @@ def edge_lock() -> Iterator[None]:
         yield
 
 
-def _find_master() -> int | None:
-    """The Nginx master's process id on this host, or None. A container that keeps restarting has none."""
-    found = docker.inspect(EDGE_CONTAINER)
-    return int(found["State"]["Pid"]) or None if found and found["State"]["Running"] else None
+def containers() -> list[docker.Container]:
+    """Every edge container on this host, running or not, newest first."""
+    return sorted(docker.containers(EDGE_LABEL), key=lambda container: container.created, reverse=True)
+
+
+def pid_of(container: docker.Container) -> int:
+    """The Nginx master's process id on this host, or 0. A container that keeps restarting has none."""
+    found = docker.inspect(container.id)
+    return int(found["State"]["Pid"]) if found and found["State"]["Running"] else 0
+
+
+def accepts(pid: int) -> bool:
+    """Tell whether this one Nginx takes in connections: it answers on a socket that only its container has.
+
+    One that drains has closed its sockets; one that could not bind a port never opened them.
+    """
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1.0)
+        connection.connect(f"/proc/{pid}/root/{EDGE_SOCKET}")
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return connection.recv(64).startswith(b"HTTP/1.1 204")
+    return False
+
+
+def masters() -> list[int]:
+    """Process ids of the Nginx masters that take in connections, newest first.
+
+    One, or two while a container takes over from another, or none.
+    """
+    found = [pid for container in containers() if container.running and (pid := pid_of(container))]
+    return found if len(found) < 2 else [pid for pid in found if accepts(pid)] or found
 
 
 def master_pid() -> int:
-    """The Nginx master's process id on this host; raises `SwitchyardError` when the edge does not run."""
-    pid = _find_master()
-    if pid is None:
+    """The newest of them; raises `SwitchyardError` when the edge does not run."""
+    found = masters()
+    if not found:
         raise SwitchyardError(
             f"The edge does not run on this host (container {EDGE_CONTAINER}): run provision.yml, or "
             f"'docker start {EDGE_CONTAINER}'.",
             Exit.PREFLIGHT,
         )
-    return pid
+    return found[0]
 
 
 def _in_edge(pid: int, *argv: str) -> list[str]:
@@ -107,8 +145,10 @@ def _place(files: Mapping[str, str | None], step: str) -> None:
             replace_file(EDGE_LIVE / name, text, step=f"{step}.rename")
 
 
-def _reload(pid: int, step: str) -> None:
-    run(["kill", "-HUP", str(pid)], step=f"{step}.reload")
+def _reload(step: str) -> None:
+    # Each of them, should one just take over from another: both serve users.
+    if pids := masters():
+        run(["kill", "-HUP", *map(str, pids)], step=f"{step}.reload")
 
 
 @dataclass(frozen=True)
@@ -118,8 +158,10 @@ class Switched:
     milliseconds: float
 
 
-def point(paths: AppPaths, site: Site, host: HostConfig) -> Switched:
+def point(paths: AppPaths, site: Site, host: HostConfig, *, within: float = PROOF_SECONDS) -> Switched:
     """Make `site` live: shadow test, rename, reload, proof. Puts the old pointer back when the proof fails.
+
+    The proof may take `within` seconds; with 0 there is none, for going back to what served before.
 
     Raises `SwitchyardError`: nothing changed when the test fails, the old pointer again when the proof does.
     """
@@ -132,15 +174,21 @@ def point(paths: AppPaths, site: Site, host: HostConfig) -> Switched:
         started = time.monotonic()
         _place({name: text}, "switch")
         try:
-            _reload(pid, "switch")
-            _prove(site, host)
+            _reload("switch")
+            _prove(site, host, within)
         except SwitchyardError as error:
             _place({name: old}, "switch.undo")
-            _reload(pid, "switch.undo")
+            _reload("switch.undo")
             raise SwitchyardError(
                 f"{error.message} The old pointer is back and serves.", Exit.REVERTED, error.details
             ) from error
         return Switched((time.monotonic() - started) * 1000)
+
+
+def try_out(paths: AppPaths, site: Site, host: HostConfig) -> None:
+    """Test a pointer file beside the live ones; nothing is changed."""
+    with edge_lock():
+        _test_shadow(master_pid(), host, {str(paths.pointer.relative_to(EDGE_LIVE)): site.render()})
 
 
 def unpoint(paths: AppPaths, host: HostConfig) -> None:
@@ -150,12 +198,14 @@ def unpoint(paths: AppPaths, host: HostConfig) -> None:
         files = {str(paths.pointer.relative_to(EDGE_LIVE)): None}
         _test_shadow(pid, host, files)
         _place(files, "unpoint")
-        _reload(pid, "unpoint")
+        _reload("unpoint")
 
 
-def _prove(site: Site, host: HostConfig) -> None:
+def _prove(site: Site, host: HostConfig, within: float) -> None:
     """Wait until new connections are answered by a new address alone and name the new release."""
-    deadline = time.monotonic() + PROOF_SECONDS
+    if not within:
+        return
+    deadline = time.monotonic() + within
     for service in site.live.request.services:
         expected = set(site.live_targets(service))
         streak, wrong = 0, "no answer"
@@ -183,8 +233,22 @@ def prove_once(site: Site, host: HostConfig, service: str, expected: set[str]) -
     return "" if 200 <= answer.status < 300 else f"the new release answers {answer.status}"
 
 
+def smoke_through(site: Site, service: str, test: SmokeTest, *, login: str = "") -> str:
+    """Run a smoke test on the live release through the real upstream; return what is wrong, or ''."""
+    address = f"127.0.0.1:{site.host.status_port}"
+    return smoke(address, test, login=login, host=f"{site.name}.proof", prefix=f"/via/{service}")
+
+
 def _workers(pid: int) -> set[str]:
     return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def _takes_in(worker: str) -> bool:
+    """Tell whether a worker still has its listening sockets: one that closed them says so in its title, or is gone."""
+    try:
+        return b"shutting down" not in Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -196,10 +260,11 @@ class Applied:
     diff: list[dict[str, str]]
 
 
-def apply_files(files: Mapping[str, str], host: HostConfig, *, check: bool = False) -> Applied:
+def apply_files(files: Mapping[str, str | None], host: HostConfig, *, check: bool = False) -> Applied:
     """Place the edge's own configuration (never a pointer): shadow test, renames, reload, proof by new workers.
 
-    Raises `SwitchyardError` with the old files standing when Nginx refuses them or does not take them up.
+    None removes a file. Raises `SwitchyardError` with the old files standing when Nginx refuses them or does not take
+    them up.
     """
     for name in files:
         if name.startswith(("pointers", "/")) or ".." in Path(name).parts:
@@ -207,26 +272,41 @@ def apply_files(files: Mapping[str, str], host: HostConfig, *, check: bool = Fal
     with edge_lock():
         old = {name: (EDGE_LIVE / name).read_text() if (EDGE_LIVE / name).is_file() else None for name in files}
         changed = {name: text for name, text in files.items() if old[name] != text}
-        diff = [{"path": str(EDGE_LIVE / name), "before": old[name] or "", "after": changed[name]} for name in changed]
+        diff = [
+            {"path": str(EDGE_LIVE / name), "before": old[name] or "", "after": text or ""}
+            for name, text in changed.items()
+        ]
         if not changed or check:
             return Applied(bool(changed), reloaded=False, diff=diff)
-        pid = _find_master()
-        _test_shadow(pid, host, changed)
+        pids = masters()
+        if pids or "nginx.conf" in files or (EDGE_LIVE / "nginx.conf").is_file():
+            _test_shadow(pids[0] if pids else None, host, changed)
         # nginx.conf includes the others, so it comes last.
         _place({name: changed[name] for name in sorted(changed, key=lambda n: n == "nginx.conf")}, "edge_files")
-        if pid is not None:
-            before = _workers(pid)
-            _reload(pid, "edge_files")
-            deadline = time.monotonic() + PROOF_SECONDS
-            while not _workers(pid) - before:
-                if time.monotonic() > deadline:
-                    _place({name: old[name] for name in changed}, "edge_files.undo")
-                    raise SwitchyardError(
-                        "Nginx did not take up the new configuration (its error log says why, usually an address in "
-                        "use); the old files are back."
-                    )
-                time.sleep(0.02)
-        return Applied(changed=True, reloaded=pid is not None, diff=diff)
+        try:
+            take_up("edge_files")
+        except SwitchyardError:
+            _place({name: old[name] for name in changed}, "edge_files.undo")
+            raise
+        return Applied(changed=True, reloaded=bool(pids), diff=diff)
+
+
+def take_up(step: str) -> None:
+    """Reload what is on disk and wait until new workers alone take in connections; the caller holds the edge.
+
+    The old ones stop 100 ms after the new ones started. Raises `SwitchyardError` when a master goes on with the old
+    configuration.
+    """
+    before = {pid: _workers(pid) for pid in masters()}
+    _reload(step)
+    deadline = time.monotonic() + PROOF_SECONDS
+    while not all(_workers(pid) - old and not any(map(_takes_in, old)) for pid, old in before.items()):
+        if time.monotonic() > deadline:
+            raise SwitchyardError(
+                "Nginx did not take up the new configuration (its error log says why, usually an address in use); the "
+                "old files are back."
+            )
+        time.sleep(0.02)
 
 
 def as_json(applied: Applied) -> str:

@@ -1,0 +1,188 @@
+"""Certificates from a real ACME server, and the edge's own replacement: users notice neither.
+
+The engine's verbs are called as role and timer call them, since a provision takes ten times as long.
+"""
+
+import http.client
+import json
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import edges
+from tests.acme import DIRECTORY, Pebble
+from tests.lab import APP, Fault, Lab
+from tests.load import LoadConfig, LoadProcess
+from tests.load.certificates import certificate
+
+NAME = "trivial.test"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """The lab behind TLS, and the server that certified it."""
+
+    lab: Lab
+    server: Pebble
+    authority: Path
+
+    def get(self, path: str = "/", *, tls: bool = True) -> http.client.HTTPResponse:
+        """Ask on a new connection, by name, as a client that trusts the authority alone."""
+        address = self.lab.host.address
+        connection = http.client.HTTPConnection(address, timeout=10)
+        if tls:
+            context = ssl.create_default_context(cafile=str(self.authority))
+            connection.sock = context.wrap_socket(socket.create_connection((address, 443), 10), server_hostname=NAME)
+        connection.request("GET", path, headers={"Host": NAME})
+        return connection.getresponse()
+
+    def served(self) -> str:
+        """The certificate that a client is shown."""
+        return ssl.get_server_certificate((self.lab.host.address, 443), timeout=10)
+
+    def load(self, **workers: int) -> LoadProcess:
+        """Start the strict client."""
+        config = LoadConfig(
+            url=f"http://{self.lab.host.address}/",
+            tls_url=f"https://{NAME}/",
+            connect=self.lab.host.address,
+            server_name=NAME,
+            ca=str(self.authority),
+            workers=workers,
+            max_duration=600,
+        )
+        return LoadProcess(config).start()
+
+    def renew(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run what the timer runs."""
+        return self.lab.engine("tls-renew", APP, *words)
+
+    def state(self) -> dict[str, Any]:
+        """What `status` says of the certificate."""
+        found: dict[str, Any] = self.lab.status()["certificate"]
+        return found
+
+
+def provision(lab: Lab, **variables: object) -> subprocess.CompletedProcess[str]:
+    path = lab.project.folder / "inventories" / "group_vars" / "env_local" / "zz_tls.yml"
+    path.write_text(yaml.safe_dump(variables or {"edge_tls": "off"}))
+    done = lab.project.play("provision", "--tags", "edge")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def secured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    result = lab.deploy("1.0.0")
+    assert result["code"] == 0, result
+    server = Pebble(lab.host)
+    server.start({NAME: lab.host.address})
+    wanted = {
+        "edge_tls": "acme",
+        "edge_acme_directory": DIRECTORY,
+        "edge_acme_authority": server.authority,
+        "edge_server_names": [NAME, lab.host.address],
+        "edge_hsts_seconds": 300,
+    }
+    done = provision(lab, **wanted)
+    assert "Certificate:" not in done.stdout + done.stderr, done.stderr
+    yield Secured(lab, server, server.root(tmp_path_factory.mktemp("acme") / "root.pem"))
+    server.stop()
+    provision(lab)
+
+
+def test_provision_has_a_certificate_issued(secured: Secured) -> None:
+    answer = secured.get()
+    assert (answer.status, answer.getheader("Strict-Transport-Security")) == (200, "max-age=300")
+    assert secured.get(tls=False).getheader("Strict-Transport-Security") is None
+    state = secured.state()
+    assert (state["mode"], state["state"], state["renewal"]) == ("acme", "valid", "")
+    assert state["names"] == [NAME] and "Pebble" in state["issuer"] and 88 < state["days_left"] < 91
+    told = secured.lab.engine("status", APP).stdout
+    assert "  tls       acme: valid, 90 days left" in told, told
+    assert secured.renew("--check", "--json").returncode == 0
+    timer = secured.lab.host.exec(["systemctl", "is-active", "switchyard-tls.timer"]).stdout
+    assert timer.strip() == "active"
+
+
+def test_a_renewal_loses_nothing(secured: Secured) -> None:
+    before = secured.served()
+    load = secured.load(tls=6, h2=2, new=4)
+    done = secured.renew("--force")
+    report = load.stop()
+    assert done.returncode == 0, done.stderr
+    assert secured.served() != before
+    assert report.lost == 0 and report.sent > 100, report.summary()
+
+
+def test_what_fails_leaves_the_old_pair_in_service(secured: Secured) -> None:
+    before = secured.served()
+    public, _ = certificate(NAME)
+    _, private = certificate(NAME)
+    request: dict[str, Any] = {"app": "trivial", "environment": "local", "certificate": public, "key": private}
+    request["settings"] = {"mode": "files", "names": [NAME]}
+    done = secured.lab.engine("tls-keep", stdin=json.dumps(request))
+    assert done.returncode == 2 and "do not belong together. The pair in service stays." in done.stdout
+    # The challenge is not answered: its file would have to be written where a file stands in the way.
+    challenges = "/var/lib/switchyard/edge/acme/.well-known"
+    secured.lab.host.exec(["sh", "-c", f"rm -rf {challenges} && touch {challenges}"])
+    done = secured.renew("--force")
+    secured.lab.host.exec(["rm", "-f", challenges])
+    assert done.returncode == 1 and "The old pair stays in service (valid)" in done.stderr, done.stderr
+    assert secured.state()["renewal"] and secured.served() == before
+    assert secured.get().status == 200
+
+
+def test_a_killed_renewal_is_finished_by_the_next(secured: Secured) -> None:
+    before = secured.served()
+    secured.lab.arm(Fault("edge_files.rename", 1, "after", "kill"))
+    assert secured.renew("--force").returncode == 137
+    assert (secured.served(), secured.state()["state"]) == (before, "not loaded")
+    assert secured.renew().returncode == 0
+    assert secured.served() != before and secured.state()["state"] == "valid"
+
+
+def test_the_edge_is_replaced_while_users_keep_coming_in(secured: Secured) -> None:
+    host = secured.lab.host
+    before = edges.only(host)
+    waiting = json.loads(edges.keep(host, 15_000, restart=False).stdout)
+    assert waiting["waiting"] and not waiting["started"] and edges.only(host)["ID"] == before["ID"]
+    load = secured.load(get=8, post=4, new=8, tls=4, h2=2)
+    time.sleep(0.5)
+    done = edges.keep(host, 15_000)
+    report = load.stop()
+    assert done.returncode == 0 and json.loads(done.stdout)["started"], done.stdout
+    assert report.lost == 0 and report.sent > 100, report.summary()
+    assert edges.only(host)["ID"] != before["ID"]
+    assert secured.lab.deploy("1.1.0")["code"] == 0
+
+
+@pytest.mark.parametrize("step", ["edge.up", "edge.quit", "edge.remove"])
+def test_a_killed_take_over_serves_and_is_finished_by_the_next(secured: Secured, step: str) -> None:
+    host = secured.lab.host
+    wanted = 15_000 + len(step)
+    secured.lab.arm(Fault(step, 1, "after", "kill"))
+    assert edges.keep(host, wanted).returncode == 137
+    assert 1 <= len([found for found in edges.containers(host) if found["State"] == "running"]) <= 2
+    assert all(secured.get().status == 200 for _ in range(10))
+    assert edges.keep(host, wanted).returncode == 0
+    edges.only(host)
+
+
+def test_a_new_edge_that_cannot_serve_leaves_the_old_one(secured: Secured) -> None:
+    host = secured.lab.host
+    before = edges.only(host)
+    text = host.exec(["cat", edges.COMPOSE]).stdout
+    data = {"compose": text.replace("live/nginx.conf", "live/none.conf"), "image": "x", "drain_seconds": 1}
+    done = host.exec(["switchyard", "edge-keep"], stdin=json.dumps(data | {"restart": True}), check=False)
+    host.exec(["sh", "-c", f"cat > {edges.COMPOSE}"], stdin=text)
+    assert done.returncode == 5 and "the old one serves on" in done.stdout and "none.conf" in done.stdout
+    assert edges.only(host)["ID"] == before["ID"] and secured.get().status == 200
