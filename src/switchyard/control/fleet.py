@@ -1,133 +1,85 @@
-"""Coordinates the hosts of an environment. The one place where it exists: Ansible and Fabric both come through here."""
+"""The hosts of an environment as one. The one place where it exists: Ansible and Fabric both come through here."""
 
+import contextlib
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from switchyard.control.transport import Answer, ConnectionLost, Transport, engine_argv
+from switchyard.control.coordinator import Coordinator
+from switchyard.control.operations import Say, ask, operate
+from switchyard.control.transport import ConnectionLost, Member, Transport
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import new_operation
 
-Say = Callable[[str], None]
-_FOLLOW_SECONDS = "2"
-_RECONNECT_SECONDS = 180.0
-_RECONNECT_PAUSE = 2.0
-_UNKNOWN_ANSWERS = 10
+__all__ = ["Member", "ask", "database_host", "deploy", "keeper", "operate", "plan", "rollback", "single", "tidy"]
 
 
-@dataclass(frozen=True)
-class Member:
-    """One host of the environment: its groups and the way to it."""
-
-    groups: frozenset[str]
-    transport: Transport
-
-
-def only_host(members: Sequence[Member]) -> Transport:
-    """Return the host that is edge and application host in one, which is what this version releases to."""
+def single(members: Sequence[Member]) -> Transport | None:
+    """Return the host that is edge and application host in one, when there is no other; else there is a fleet."""
     hosts = [member for member in members if member.groups & {"app", "edge"}]
-    if len(hosts) != 1 or not hosts[0].groups >= {"app", "edge"}:
-        names = ", ".join(member.transport.host for member in hosts) or "none"
-        raise SwitchyardError(
-            f"A release goes to one host that is in both groups, app and edge; this environment has: {names}.",
-            Exit.USAGE,
-        )
-    return hosts[0].transport
+    return hosts[0].transport if len(hosts) == 1 and hosts[0].groups >= {"app", "edge"} else None
 
 
-def deploy(members: Sequence[Member], request: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Release `request`; returns the engine's result. Raises `SwitchyardError` for what never started."""
-    return operate(
-        only_host(members), ["deploy"], json.dumps(request), f"{request['app']}-{request['environment']}", say
-    )
+def keeper(members: Sequence[Member]) -> Transport:
+    """The host that keeps the ledger: the first edge. Raises `SwitchyardError` when there is none."""
+    edges = sorted((member for member in members if "edge" in member.groups), key=lambda member: member.name)
+    if not edges:
+        raise SwitchyardError("No host of this environment is in the group edge.", Exit.USAGE)
+    return edges[0].transport
 
 
-def rollback(members: Sequence[Member], app: str, version: str, who: str, say: Say) -> dict[str, Any]:
+def database_host(members: Sequence[Member]) -> Transport:
+    """Return the host of the database; raises `SwitchyardError` when there is none, or more than one."""
+    hosts = [member.transport for member in members if "db" in member.groups]
+    if len(hosts) != 1:
+        names = ", ".join(transport.host for transport in hosts) or "none"
+        raise SwitchyardError(f"This needs one host in the group db; this environment has: {names}.", Exit.USAGE)
+    return hosts[0]
+
+
+def deploy(
+    members: Sequence[Member], request: dict[str, Any], say: Say, *, excused: Collection[str] = ()
+) -> dict[str, Any]:
+    """Release `request`; returns the engine's result. Raises `SwitchyardError` for what never started.
+
+    `excused` are hosts that may be unreachable: the release goes on without them.
+    """
+    app = f"{request['app']}-{request['environment']}"
+    if one := single(members):
+        return operate(one, ["deploy"], json.dumps(request), app, say)
+    return Coordinator(members, app, say, excused).deploy(request)
+
+
+def rollback(
+    members: Sequence[Member], app: str, version: str, who: str, say: Say, *, excused: Collection[str] = ()
+) -> dict[str, Any]:
     """Go back; returns the engine's result. Raises `SwitchyardError` for what never started."""
-    words = ["rollback", app, *([version] if version else []), "--who", who]
-    return operate(only_host(members), words, "", app, say)
+    if one := single(members):
+        words = ["rollback", app, *([version] if version else []), "--who", who]
+        return operate(one, words, "", app, say)
+    return Coordinator(members, app, say, excused).rollback(version, who)
+
+
+def tidy(
+    members: Sequence[Member],
+    app: str,
+    kind: str,
+    who: str,
+    say: Say,
+    *,
+    retain: int = -1,
+    excused: Collection[str] = (),
+) -> dict[str, Any]:
+    """Recover, or prune, several hosts; returns how it ended."""
+    return Coordinator(members, app, say, excused).tidy(kind, who, retain)
 
 
 def plan(members: Sequence[Member], request: dict[str, Any]) -> dict[str, Any]:
-    """Ask what a deploy would change; nothing is changed."""
-    return ask(only_host(members), ["plan", "--json"], json.dumps(request))
-
-
-def ask(transport: Transport, words: Sequence[str], stdin: str = "") -> dict[str, Any]:
-    """Run a verb that answers in JSON; raises `SwitchyardError` with the engine's own sentence and exit code."""
-    return _understand(transport, transport.run(engine_argv(*words), stdin))
-
-
-def _understand(transport: Transport, answer: Answer) -> dict[str, Any]:
-    try:
-        data = json.loads(answer.out.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        raise SwitchyardError(_excuse(transport.host, answer), Exit.FAILED) from None
-    if "error" in data:
-        raise SwitchyardError(data["error"], Exit(data["code"]), data.get("details", ""))
-    return dict(data)
-
-
-def _excuse(host: str, answer: Answer) -> str:
-    text = (answer.err.strip() or answer.out.strip()).splitlines()
-    reason = text[-1] if text else f"exit code {answer.code}"
-    if "command not found" in reason or "No such file" in reason or "password is required" in reason:
-        return f"{host} has no engine that this user may run ({reason}): run provision.yml first."
-    return f"{host}: the engine did not answer: {reason}."
-
-
-def operate(transport: Transport, words: Sequence[str], stdin: str, app: str, say: Say) -> dict[str, Any]:
-    """Start an operation and follow it to its end, across lost connections. Returns the engine's result."""
-    operation = new_operation()
-    start = engine_argv(*words, "--json", "--operation", operation, "--wait", _FOLLOW_SECONDS)
-    attach = engine_argv("follow", app, operation, "--wait", _FOLLOW_SECONDS, "--offset")
-    offset, lost_since = 0, 0.0
-    # A start may be repeated: the engine starts an operation that it knows no second time.
-    argv, given = start, stdin
-    begun, unknown = False, 0
-    while True:
-        try:
-            seen = _understand(transport, transport.run(argv, given))
-        except ConnectionLost as error:
-            begun = begun or error.sent
-            lost_since = _reconnecting(transport, operation, lost_since, str(error), say, begun=begun)
-            continue
-        begun = True
-        if lost_since:
-            say(f"{transport.host} answers again")
-            lost_since = 0.0
-        for line in seen["lines"]:
-            say(line)
-        offset = seen["offset"]
-        if seen["done"]:
-            return dict(seen["result"])
-        unknown = 0 if seen["known"] else unknown + 1
-        if unknown > _UNKNOWN_ANSWERS:
-            raise SwitchyardError(
-                f"{transport.host} started operation {operation} and shows nothing of it: is /var/log full? "
-                "'switchyard status' tells what is live."
-            )
-        argv, given = [*attach, str(offset)], ""
-
-
-def _reconnecting(
-    transport: Transport, operation: str, lost_since: float, reason: str, say: Say, *, begun: bool
-) -> float:
-    """Wait a little after a lost connection; returns since when it is lost. Raises when it lasts too long."""
-    now = time.monotonic()
-    if not lost_since:
-        if not begun:
-            # Nothing has arrived there: an unreachable host is said at once, and trying again is the user's choice.
-            raise SwitchyardError(f"{transport.host} cannot be reached: {reason}.", Exit.UNREACHABLE)
-        say(f"connection to {transport.host} lost ({reason}); operation {operation} goes on there, reconnecting")
-        lost_since = now
-    if now - lost_since > _RECONNECT_SECONDS:
-        raise SwitchyardError(
-            f"{transport.host} has not answered for {_RECONNECT_SECONDS:.0f} s. Operation {operation} finishes or "
-            "reverts there by itself; 'switchyard status' tells how, once the host answers.",
-            Exit.UNREACHABLE,
-        )
-    time.sleep(_RECONNECT_PAUSE)
-    return lost_since
+    """Ask what a deploy would change; nothing is changed. Of several hosts, the first application host answers."""
+    if one := single(members):
+        return ask(one, ["plan", "--json"], json.dumps(request))
+    hosts = sorted((m for m in members if "app" in m.groups), key=lambda member: member.name)
+    for member in hosts[:-1]:
+        # One that is new, or was left out of the last release, cannot tell.
+        with contextlib.suppress(SwitchyardError, ConnectionLost):
+            return ask(member.transport, ["plan", "--json"], json.dumps(request))
+    return ask(hosts[-1].transport, ["plan", "--json"], json.dumps(request))

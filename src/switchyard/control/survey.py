@@ -1,0 +1,72 @@
+"""What is so in an environment of several hosts, from what each host says of itself."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from switchyard.control.operations import ask
+from switchyard.control.transport import ConnectionLost, Member
+from switchyard.errors import SwitchyardError
+
+Report = dict[str, Any]
+
+
+def survey(members: Sequence[Member], app: str) -> Report:
+    """Every host's own report, what the edges serve, and whether they agree."""
+    hosts = sorted((m for m in members if m.groups & {"app", "edge"}), key=lambda member: member.name)
+    with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as pool:
+        reports = dict(zip([m.name for m in hosts], pool.map(lambda m: _one(m, app), hosts), strict=True))
+    edges = [m.name for m in hosts if "edge" in m.groups]
+    served = {name: reports[name].get("serves", "") for name in edges if "unreachable" not in reports[name]}
+    first = next(iter(served), "")
+    disagreements = [f"{name}: {item}" for name, report in reports.items() for item in report.get("disagreements", [])]
+    mixed = len(set(served.values())) > 1
+    if mixed:
+        told = ", ".join(f"{name} serves {release or 'nothing'}" for name, release in served.items())
+        disagreements.insert(0, f"mixed: {told}: the same command again, a rollback or 'switchyard recover' settles it")
+    wanted = served.get(first, "")
+    for member in hosts:
+        report = reports[member.name]
+        has = (report.get("live") or {}).get("release", "")
+        if "app" in member.groups and "unreachable" not in report and has != wanted:
+            disagreements.append(f"{member.name} has no part in {wanted}: the next deploy brings it up to date")
+    head = reports[first] if first else {}
+    return {
+        "app": app.rpartition("-")[0],
+        "environment": app.rpartition("-")[2],
+        "live": next((r["live"] for r in reports.values() if r.get("live")), None),
+        "serves": served,
+        "mixed": mixed,
+        "operation": head.get("operation", ""),
+        "bad": head.get("bad", {}),
+        "unreachable": {name: r["unreachable"] for name, r in reports.items() if "unreachable" in r},
+        "disagreements": disagreements,
+        "hosts": reports,
+    }
+
+
+def _one(member: Member, app: str) -> Report:
+    try:
+        return ask(member.transport, ["status", app, "--json"])
+    except (ConnectionLost, SwitchyardError) as error:
+        return {"unreachable": str(error)}
+
+
+def text(report: Report) -> str:
+    """The report for a person."""
+    lines = [f"{report['app']} in {report['environment']} on {len(report['hosts'])} hosts"]
+    for edge, release in report["serves"].items():
+        lines.append(f"  {edge:<12} serves {release or 'nothing'}")
+    for name, host in report["hosts"].items():
+        if "unreachable" in host:
+            lines.append(f"  {name:<12} UNREACHABLE {host['unreachable']}")
+            continue
+        for colour, found in host["colours"].items():
+            if found["release"]:
+                lines.append(f"  {name:<12} {colour:<5} {found['release']} {'runs' if found['running'] else 'stopped'}")
+        for instance, health in (host["live"] or {}).get("health", {}).items():
+            lines.append(f"  {name:<12}       {instance}: {health}")
+    lines += [f"  bad          {release}: {reason}" for release, reason in report["bad"].items()]
+    lines.append(f"  operation    {report['operation'] or 'none'}")
+    lines += [f"  DISAGREE     {item}" for item in report["disagreements"]]
+    return "\n".join(lines)

@@ -1,0 +1,373 @@
+"""Several hosts as one: one of them broken in every phase, two edges, rounds, and hosts lost and rebuilt."""
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from switchyard import PROTOCOL
+from switchyard.control import survey
+from switchyard.control.coordinator import Coordinator
+from switchyard.control.ssh import FabricTransport
+from switchyard.control.transport import Answer, Member
+from switchyard.errors import SwitchyardError
+from tests.bed import Bed, Host
+from tests.bench.bars import Bench, median
+from tests.fleet import APP, ENVIRONMENT, FleetLab
+from tests.load import LoadConfig, LoadProcess
+from tests.project import Project
+
+VERSIONS = ("1.0.0", "1.1.0")
+KILLS = int(os.environ.get("KILLS", "20"))
+RUNS = 3
+LEASE_SECONDS = 60
+_FULL = "/var/lib/switchyard/full"
+_ILL = "/run/switchyard-ill"
+
+Before = Callable[[str, str], None]
+"""Called with host and verb before an order goes out."""
+
+
+def undisturbed(_: str, __: str) -> None:
+    """Let every order pass."""
+
+
+@dataclass
+class Wire:
+    """The way to a host, with a hook before each order."""
+
+    host: str
+    inner: FabricTransport
+    before: Before
+
+    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
+        """Pass an order on."""
+        verb = json.loads(stdin)["verb"] if stdin.startswith("{") else argv[3]
+        self.before(self.host, verb)
+        return self.inner.run(argv, stdin)
+
+
+@dataclass
+class Control:
+    """The control side without Ansible, so that an order can be met by a fault."""
+
+    lab: FleetLab
+    said: list[str] = field(default_factory=list)
+
+    def members(self, before: Before = undisturbed) -> list[Member]:
+        """Every host, reached as the deploy user."""
+        known = {
+            name: frozenset(group for group, names in self.lab.groups.items() if name in names)
+            for names in self.lab.groups.values()
+            for name in names
+        }
+        return [Member(groups, Wire(name, self._transport(name), before)) for name, groups in known.items()]
+
+    def _transport(self, name: str) -> FabricTransport:
+        host = self.lab.hosts[name]
+        key, known = str(host.place.private_key), str(host.place.known_hosts)
+        return FabricTransport(name, host.address, host.port, "deploy", key, known)
+
+    def request(self, version: str, start_seconds: float = 0.0) -> dict[str, Any]:
+        """A deploy of the trivial service, as Ansible would render it."""
+        return {
+            "protocol": PROTOCOL,
+            "app": "trivial",
+            "environment": ENVIRONMENT,
+            "version": version,
+            "explicit_version": True,
+            "who": "bench",
+            "compose": _compose(start_seconds),
+            "services": {
+                "api": {
+                    "image": f"{self.lab.registry.address}/trivial",
+                    "tag": version,
+                    "port": 8000,
+                    "routes": ["/"],
+                    "memory_mb": 64,
+                    "env": {"START": str(start_seconds)},
+                }
+            },
+            "migration": {"service": "api", "command": ["true"], "timeout": 30.0},
+            "smoke_tests": [{"path": "/", "contains": "release"}],
+            "probation_seconds": 1.0,
+            "drain_seconds": 3.0,
+            "retain": 2,
+        }
+
+    def _run(self, before: Before, work: Callable[[Coordinator], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return work(Coordinator(self.members(before), APP, self.said.append))
+        except SwitchyardError as error:
+            return {"code": int(error.code), "message": error.message}
+
+    def deploy(self, version: str, before: Before = undisturbed, start_seconds: float = 0.0) -> dict[str, Any]:
+        """Deploy; returns the result or the refusal."""
+        return self._run(before, lambda one: one.deploy(self.request(version, start_seconds)))
+
+    def rollback(self, wanted: str, before: Before = undisturbed) -> dict[str, Any]:
+        """Go back; returns the result or the refusal."""
+        return self._run(before, lambda one: one.rollback(wanted, "bench"))
+
+    def must(self, done: dict[str, Any]) -> dict[str, Any]:
+        """A command that has to succeed."""
+        assert done["code"] == 0, (done["message"], self.said[-30:])
+        return done
+
+    def serves(self) -> set[str]:
+        """The versions that the edges' pointers name."""
+        report = survey.survey(self.members(), APP)
+        return {release.partition("-")[2] for release in report["serves"].values()}
+
+
+def _compose(start_seconds: float) -> str:
+    labels = {
+        "switchyard.app": "trivial",
+        "switchyard.environment": ENVIRONMENT,
+        "switchyard.service": "api",
+        "switchyard.instance": "1",
+        "switchyard.release": "${SWITCHYARD_RELEASE}",
+    }
+    common = {"image": "${SWITCHYARD_IMAGE_API}", "read_only": True, "tmpfs": ["/tmp"], "init": True}
+    api = common | {"restart": "unless-stopped", "ports": ["${SWITCHYARD_PUBLISH_API_1}:8000"]}
+    api |= {"labels": labels | {"switchyard.colour": "${SWITCHYARD_COLOUR}"}}
+    if start_seconds:
+        api["command"] = ["sh", "-c", f"sleep {start_seconds:g}; exec serve"]
+    migrate = common | {"profiles": ["migrate"], "container_name": "${SWITCHYARD_MIGRATE_NAME}", "command": ["true"]}
+    migrate |= {"restart": "no", "labels": labels | {"switchyard.role": "migrate"}}
+    return yaml.safe_dump({"services": {"api-1": api, "migrate": migrate}})
+
+
+@cache
+def _control() -> Control:
+    """Two edges and two application hosts, made when a part first needs them."""
+    bed = Bed.for_tests("bench-hosts")
+    atexit.register(bed.down)
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # A small file system of its own, so that it can be filled.
+    lab = FleetLab.build(Project(folder), bed, edges=2, tmpfs={"/var/lib/switchyard": "size=32m"})
+    lab.push(*VERSIONS)
+    return Control(lab)
+
+
+# Breakages: what happens to a host, and how it ends
+
+
+def _sh(host: Host, script: str) -> None:
+    host.exec(["sh", "-c", script], check=False)
+
+
+def _kill(host: Host, verb: str) -> None:
+    """The unit that carries out this verb dies when it has begun."""
+    plan = json.dumps({"step": f"lease.{verb}", "nth": 1, "when": "after", "how": "kill"})
+    _sh(host, f"umask 077; mkdir -p /run/switchyard; echo '{plan}' > /run/switchyard/fault.json")
+
+
+def _fall_ill(host: Host, _: str) -> None:
+    """Whatever starts on this host from now on is ill."""
+    watched = "docker ps -q --filter label=switchyard.colour"
+    script = (
+        f"{watched} | sort > {_ILL}; setsid sh -c 'while test -e {_ILL}; do for c in $({watched}); do "
+        f"grep -q $c {_ILL} || docker exec $c touch /tmp/unhealthy; done; sleep 0.1; done' >/dev/null 2>&1 &"
+    )
+    _sh(host, script)
+
+
+BREAKAGES: dict[str, tuple[Callable[[Host, str], None], Callable[[Host], None]]] = {
+    "killed": (_kill, lambda host: _sh(host, "rm -f /run/switchyard/fault.json")),
+    "ssh gone": (
+        lambda host, _: _sh(host, "iptables -I INPUT -p tcp --dport 22 -j DROP"),
+        lambda host: _sh(host, "iptables -D INPUT -p tcp --dport 22 -j DROP"),
+    ),
+    "frozen": (lambda host, _: host.freeze(), lambda host: host.thaw()),
+    "disk full": (
+        lambda host, _: _sh(host, f"cat /dev/zero > {_FULL}"),
+        lambda host: _sh(host, f"rm -f {_FULL}"),
+    ),
+    "unhealthy": (_fall_ill, lambda host: _sh(host, f"rm -f {_ILL}")),
+}
+
+VICTIM = "fleet-app-2"
+# A phase begins when this host gets this order; the victim may be another one.
+PHASES = {
+    "preflight": (VICTIM, "prepare"),
+    "migrate": ("fleet-app-1", "migrate"),
+    "start": (VICTIM, "start"),
+    "verify": ("fleet-edge-1", "check"),
+    "switch": ("fleet-edge-1", "switch"),
+    "watch": ("fleet-edge-1", "watch"),
+    "finish": (VICTIM, "settle"),
+}
+OF_ROLLBACK = ("start", "verify", "switch", "finish")
+
+
+def broken(bench: Bench, breakage: str) -> None:
+    """One host broken in every phase of a deploy and of a rollback: all end on one version."""
+    control, (strike, heal) = _control(), BREAKAGES[breakage]
+    for kind, phases in (("deploy", tuple(PHASES)), ("rollback", OF_ROLLBACK)):
+        bad: list[str] = []
+        with _load(control.lab) as load:
+            for phase in phases:
+                for version in VERSIONS:
+                    control.must(control.deploy(version))
+                wanted = VERSIONS[0]
+                trigger = PHASES[phase]
+                # What is killed is the process of the phase; everything else befalls an application host.
+                victim = control.lab.hosts[trigger[0] if breakage == "killed" else VICTIM]
+                struck: list[str] = []
+
+                before = _strikes(trigger, struck, partial(strike, victim, trigger[1]))
+                try:
+                    done = control.deploy(wanted, before) if kind == "deploy" else control.rollback(wanted, before)
+                    expected = {wanted if done["code"] == 0 else VERSIONS[1]}
+                    if not struck or control.serves() != expected:
+                        bad.append(f"{phase}: {done['message']}: {control.serves()}, struck {struck}")
+                finally:
+                    heal(victim)
+                control.must(control.deploy(wanted))
+                if control.serves() != {wanted}:
+                    bad.append(f"{phase}: does not converge")
+                bench.say(f"{kind}, {breakage} in {phase}: {done['code']} {done['message'][:150]}")
+            report = load.stop()
+        name = f"{kind}, one of N hosts {breakage} in each of {len(phases)} phases"
+        bench.add(f"{name}: not one version at the end", len(bad), 0, "cases", note="; ".join(bad)[:300])
+        # What a host that stops in the middle had under way is lost with it.
+        room = 16 if breakage == "frozen" else 0
+        bench.add(f"{name}: lost", report.lost, room * len(phases), "requests", note=f"of {report.sent}")
+
+
+def _strikes(trigger: tuple[str, str], struck: list[str], strike: Callable[[], None]) -> Before:
+    """Break something once, when a host is about to get an order."""
+
+    def before(host: str, verb: str) -> None:
+        if (host, verb) == trigger and not struck:
+            struck.append(verb)
+            strike()
+
+    return before
+
+
+def _load(lab: FleetLab, edge: str = "fleet-edge-1") -> LoadProcess:
+    workers = {"get": 4, "post": 2, "new": 2}
+    return LoadProcess(
+        LoadConfig(url=lab.url(edge), workers=workers, think=(0.02, 0.1), drain=3, max_duration=3600)
+    ).start()
+
+
+def edges(bench: Bench) -> None:
+    """The control machine dies between two edges, again and again; the next command converges."""
+    control, bad = _control(), list[str]()
+    mixed, lost, sent = 0, 0, 0
+    for version in VERSIONS:
+        control.must(control.deploy(version))
+    loads = [_load(control.lab, edge) for edge in control.lab.groups["edge"]]
+    try:
+        for number in range(KILLS):
+            first, second = control.lab.groups["edge"][:: 1 if number % 2 else -1]
+            (old,) = control.serves()
+            new = VERSIONS[1 - VERSIONS.index(old)]
+            _dies_between(control, new, second)
+            report = survey.survey(control.members(), APP)
+            mixed += report["mixed"]
+            began = time.monotonic()
+            again = partial(control.deploy, new) if number % 4 < 2 else partial(control.rollback, old)
+            done = again()
+            while done["code"] == 3 and time.monotonic() - began < LEASE_SECONDS + 30:
+                time.sleep(2)
+                done = again()
+            if done["code"] not in (0, 11) or len(control.serves()) != 1:
+                bad.append(f"{number}: {done['message']} {control.serves()}")
+            bench.say(
+                f"kill {number + 1} of {KILLS} between {first} and {second}: mixed={report['mixed']}, then "
+                f"{done['message'][:80]}"
+            )
+    finally:
+        for load in loads:
+            account = load.stop()
+            lost, sent = lost + account.lost, sent + account.sent
+    bench.add("two edges, control killed between them: status says mixed", mixed, KILLS, "times", want=">=")
+    bench.add("two edges: next command does not converge", len(bad), 0, "times", note="; ".join(bad)[:300])
+    bench.add("two edges: lost", lost, 0, "requests", note=f"of {sent}")
+
+
+def _dies_between(control: Control, version: str, second: str) -> None:
+    """Deploy in a process of its own that is killed when one edge has its order and the other not yet."""
+    child = os.fork()
+    if child == 0:
+
+        def before(host: str, verb: str) -> None:
+            if (host, verb) == (second, "switch"):
+                time.sleep(1.0)
+                os.kill(os.getpid(), 9)
+
+        control.deploy(version, before)
+        os._exit(0)
+    os.waitpid(child, 0)
+    # The first edge's part goes on alone, and ends.
+    time.sleep(3)
+
+
+def rounds(bench: Bench) -> None:
+    """A deploy to four application hosts against one: rounds, and wall time."""
+    figures: dict[int, dict[float, tuple[float, float]]] = {}
+    for apps in (1, 4):
+        with tempfile.TemporaryDirectory() as folder, Bed.for_tests(f"rounds{apps}") as bed:
+            lab = FleetLab.build(Project(Path(folder)), bed, edges=1, apps=apps)
+            lab.push(*VERSIONS)
+            control = Control(lab)
+            figures[apps] = {start: _timed(control, start) for start in (0.0, 10.0)}
+    same = figures[4][0.0][1] - figures[1][0.0][1]
+    bench.add("deploy to 4 hosts: sequential rounds more than to 1", same, 0, "rounds", note=f"{figures[1][0.0][1]:g}")
+    for start, limit, what in ((10.0, 1.3, "needs 10 s to start"), (0.0, 2.5, "is trivial")):
+        four, one = figures[4][start][0], figures[1][start][0]
+        note = f"{four:.1f} s, {one:.1f} s"
+        bench.add(f"deploy to 4 hosts against 1, application {what}", four / one, limit, "times", note=note)
+
+
+def _timed(control: Control, start: float) -> tuple[float, float]:
+    """The median time of a deploy without its probation, and its rounds."""
+    walls, counted = [], 0.0
+    for number in range(RUNS + 1):
+        began = time.monotonic()
+        done = control.must(control.deploy(VERSIONS[number % 2], start_seconds=start))
+        walls.append(time.monotonic() - began - done["phases"].get("watch", 0.0))
+        counted = done["data"]["rounds"]
+    return median(walls[1:]), counted
+
+
+def rebuild(bench: Bench) -> None:
+    """Lose an application host, the first edge, then everything, and have it back from the inventory alone."""
+    control = _control()
+    lab = control.lab
+    control.must(control.deploy(VERSIONS[0]))
+    failed = 0
+    for lost in (["fleet-app-1"], ["fleet-edge-1"], lab.groups["app"] + lab.groups["edge"]):
+        for name in lost:
+            lab.rebuild(name)
+        began = time.monotonic()
+        lab.provision()
+        lab.deploy(VERSIONS[1])
+        lab.deploy(VERSIONS[0])
+        fine = control.serves() == {VERSIONS[0]} and all(lab.running(lab.groups["app"]).values())
+        failed += not fine
+        bench.say(f"rebuilt {', '.join(lost)} in {time.monotonic() - began:.0f} s: {fine}")
+    bench.add("hosts lost and not rebuilt by provision and deploy", failed, 0, "times")
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    **{f"broken-{name.replace(' ', '-')}": partial(broken, breakage=name) for name in BREAKAGES},
+    "two-edges": edges,
+    "rounds": rounds,
+    "rebuild": rebuild,
+}
+"""What `make bench-hosts` runs of this, by name."""

@@ -1,0 +1,118 @@
+"""Several real hosts as one: an edge, two application hosts, a database host; then a second edge and a third host."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bed import Bed, images
+from tests.fleet import FleetLab
+from tests.integration.conftest import NEW, OLD, SAMPLE
+from tests.load import LoadConfig, LoadProcess
+from tests.project import Project
+
+pytestmark = pytest.mark.xdist_group("fleet")
+
+EDGE, APPS = "fleet-edge-1", ("fleet-app-1", "fleet-app-2")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetLab]:
+    with Bed.for_tests("fleet") as bed:
+        registry = bed.registry()
+        for version in (OLD, NEW):
+            for part in ("api", "web"):
+                built = images.build(SAMPLE, f"sample-{part}", {"RELEASE": version}, dockerfile=f"{part}/Dockerfile")
+                registry.push(built, f"sample-{part}", version)
+        project = Project(tmp_path_factory.mktemp("fleet"))
+        lab = FleetLab.build(project, bed, databases=1, variables={"app_probation_seconds": 1})
+        for host in APPS:
+            prepare(lab, host)
+        yield lab
+
+
+def prepare(lab: FleetLab, host: str) -> None:
+    """What an administrator does: mount the storage that the application hosts share."""
+    lab.hosts[host].exec(["sh", "-c", "mkdir -p /mnt/uploads && chown 10001:10001 /mnt/uploads"])
+
+
+def served(lab: FleetLab) -> set[str]:
+    """The addresses that answered at the edge, over new connections."""
+    script = (
+        "for i in $(seq 12); do curl -s -o /dev/null -m 5 http://127.0.0.1/api/v1/parcels "
+        f"-H 'Host: {lab.hosts[EDGE].address}'; done; sleep 1.2; "
+        "tail -n 12 /var/log/switchyard/edge/sample-fleet.jsonl"
+    )
+    lines = lab.hosts[EDGE].exec(["sh", "-c", script]).stdout.splitlines()
+    return {json.loads(line)["upstream"].rpartition(":")[0] for line in lines}
+
+
+def addresses(lab: FleetLab, *names: str) -> set[str]:
+    return {lab.hosts[name].address for name in names or APPS}
+
+
+def load(lab: FleetLab) -> LoadProcess:
+    workers = {"get": 8, "post": 4, "new": 4}
+    url = f"http://{lab.hosts[EDGE].address}/"
+    return LoadProcess(LoadConfig(url=url, app="parcels", workers=workers, think=(0.02, 0.08), drain=5)).start()
+
+
+def test_a_release_reaches_the_database_from_every_host_and_the_edge_spreads_over_them(lab: FleetLab) -> None:
+    text = lab.deploy(OLD)
+    assert "is live on blue (fleet-app-1, fleet-app-2)" in text
+    assert served(lab) == addresses(lab)
+    report = lab.status()
+    assert report["live"]["version"] == OLD
+    assert not report["mixed"] and report["disagreements"] == []
+    # What instances listen on is reached by the edge, and Postgres by the application hosts: nothing is on loopback.
+    for host in APPS:
+        ports = lab.hosts[host].exec(["sh", "-c", "ss -Hltn 'sport >= :18000 and sport <= :18999'"]).stdout
+        assert "127.0.0.1" not in ports
+
+
+def test_deploy_and_rollback_under_load_lose_nothing(lab: FleetLab) -> None:
+    with load(lab) as running:
+        lab.deploy(NEW)
+        back = lab.rollback()
+        report = running.stop()
+    assert back["code"] == 0, back
+    assert report.lost == 0 and report.duplicated == 0, report.summary()
+    assert {OLD, NEW} <= set(report.by_release)
+    assert lab.status()["live"]["version"] == OLD
+
+
+def test_an_unreachable_host_is_refused_by_name_then_excused_then_brought_up_to_date(lab: FleetLab) -> None:
+    lab.hosts[APPS[1]].disconnect()
+    try:
+        text = lab.deploy(NEW, check=False)
+        assert "fleet-app-2" in text and "allow_unreachable=fleet-app-2" in text
+        assert lab.deploy(NEW, "-e", "allow_unreachable=fleet-app-2")
+        assert served(lab) == addresses(lab, APPS[0])
+    finally:
+        lab.hosts[APPS[1]].connect()
+    assert any("fleet-app-2" in item for item in lab.status()["disagreements"])
+    lab.deploy(NEW)
+    assert served(lab) == addresses(lab)
+
+
+def test_after_a_reboot_the_live_colour_serves_without_anybody(lab: FleetLab) -> None:
+    for name in (APPS[0], EDGE):
+        lab.hosts[name].power_cycle()
+        lab.hosts[name].wait()
+    deadline = time.monotonic() + 60
+    while (found := served(lab)) != addresses(lab):
+        assert time.monotonic() < deadline, found
+    assert lab.status()["disagreements"] == []
+
+
+def test_a_lost_application_host_is_rebuilt_by_provision_and_deploy(lab: FleetLab) -> None:
+    with load(lab) as running:
+        lab.rebuild(APPS[1])
+        prepare(lab, APPS[1])
+        lab.provision("--limit", f"{APPS[1]},localhost")
+        lab.deploy(NEW)
+        assert served(lab) == addresses(lab)
+        report = running.stop()
+    # What a host had under way dies with it; everybody else is served by the other one.
+    assert report.lost <= 12, report.summary()

@@ -1,0 +1,456 @@
+"""Several hosts as one: whatever breaks on one of them, all end on one release."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchyard.control import survey
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import COLOURS
+from tests.unit.fleet_world import ADDRESSES, APP_1, APP_2, APP_3, EDGE_1, EDGE_2, Fleet, Killed, make_fleet
+
+SMALL = {EDGE_1: ["edge"], APP_1: ["app"], APP_2: ["app"]}
+PAIR = {**SMALL, EDGE_2: ["edge"]}
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
+    with make_fleet(monkeypatch, tmp_path, SMALL) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
+    with make_fleet(monkeypatch, tmp_path, PAIR) as fleet:
+        yield fleet
+
+
+def hosts(*addresses: str) -> list[str]:
+    return [name for address in addresses for name, known in ADDRESSES.items() if address.startswith(f"{known}:")]
+
+
+def whole(fleet: Fleet, version: str) -> None:
+    """Every edge serves this version from every application host, and nothing else is in the upstream."""
+    for edge in fleet.names("edge"):
+        pointer = fleet.pointer(edge)
+        assert pointer is not None
+        assert fleet.serves(edge) == version
+        assert not pointer.probation and not pointer.rolling
+        assert hosts(*fleet.upstream(edge)) == fleet.names("app")
+        for app in fleet.names("app"):
+            assert fleet.runs(app, pointer.colour) == version
+
+
+# The healthy way
+
+
+def test_a_release_goes_to_every_host_and_the_edge_spreads_over_them(fleet: Fleet) -> None:
+    done = fleet.deploy("1.0.0")
+    assert (done["code"], done["message"]) == (0, "0001-1.0.0 is live on blue (app1, app2)."), fleet.said
+    whole(fleet, "1.0.0")
+    done = fleet.deploy("1.1.0")
+    assert (done["code"], done["release"], done["previous"], done["colour"]) == (0, "0002-1.1.0", "0001-1.0.0", "green")
+    whole(fleet, "1.1.0")
+    assert [fleet.runs(app, "blue") for app in fleet.names("app")] == ["1.0.0", "1.0.0"]
+
+
+def test_what_is_asked_for_already_changes_nothing(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    done = fleet.deploy("1.0.0")
+    assert (done["code"], done["changed"], done["release"]) == (0, False, "0001-1.0.0")
+    whole(fleet, "1.0.0")
+
+
+def test_rounds_do_not_grow_with_the_hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rounds = set()
+    for count in (1, 2, 3):
+        groups = {EDGE_1: ["edge"]} | {name: ["app"] for name in (APP_1, APP_2, APP_3)[:count]}
+        with make_fleet(monkeypatch, tmp_path / str(count), groups) as fleet:
+            fleet.deploy("1.0.0")
+            rounds.add(fleet.deploy("1.1.0")["data"]["rounds"])
+    assert len(rounds) == 1
+
+
+def test_several_instances_are_each_in_the_upstream_and_ejected_one_by_one(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0", service={"instances": 3})
+    text = fleet.machines[EDGE_1].loaded["shop-test"]
+    assert len(fleet.upstream(EDGE_1)) == 6
+    assert text.count("max_fails=2 fail_timeout=5s") == 6
+
+
+def test_every_host_that_is_both_edge_and_application_host_is_a_fleet_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with make_fleet(monkeypatch, tmp_path, {APP_1: ["app", "edge"], APP_2: ["app", "edge"]}) as fleet:
+        for version in ("1.0.0", "1.1.0"):
+            assert fleet.deploy(version)["code"] == 0, fleet.said
+            whole(fleet, version)
+        assert fleet.rollback()["code"] == 0
+        whole(fleet, "1.0.0")
+
+
+def test_the_ledger_is_on_every_host_the_same_and_secrets_are_on_application_hosts_alone(pair: Fleet) -> None:
+    secret: dict[str, Any] = {
+        "secrets": {"TOKEN": {"value": "unseen", "uid": 0}},
+        "service": {"secrets": ["TOKEN"]},
+    }
+    assert pair.deploy("1.0.0", **secret)["code"] == 0, pair.said
+    ledgers = {host: pair.history(host) for host in PAIR}
+    assert all(ledger == ledgers[EDGE_1] for ledger in ledgers.values())
+    assert [event["event"] for event in ledgers[EDGE_1]] == ["start", "live", "end"]
+    for host, groups in PAIR.items():
+        found = [path for path in (pair.root / host).rglob("*") if path.is_file() and b"unseen" in path.read_bytes()]
+        assert [path.name for path in found] == (["TOKEN"] if "app" in groups else [])
+
+
+# Going back
+
+
+def test_a_rollback_flips_every_edge_to_the_warm_release(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    pair.deploy("1.1.0")
+    done = pair.rollback()
+    assert (done["code"], done["release"]) == (0, "0001-1.0.0"), pair.said
+    whole(pair, "1.0.0")
+    assert pair.rollback("1.1.0")["code"] == 0
+    whole(pair, "1.1.0")
+
+
+def test_a_rollback_to_an_older_release_starts_it_everywhere(fleet: Fleet) -> None:
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        fleet.deploy(version)
+    assert fleet.rollback("1.0.0")["code"] == 0, fleet.said
+    whole(fleet, "1.0.0")
+
+
+def test_a_rollback_that_cannot_be_is_refused_with_its_own_code(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    for wanted, code in (("1.0.0", Exit.ALREADY_LIVE), ("7.7.7", Exit.UNKNOWN_RELEASE), ("", Exit.UNKNOWN_RELEASE)):
+        with pytest.raises(SwitchyardError) as error:
+            fleet.rollback(wanted)
+        assert error.value.code is code
+    assert fleet.deploy("1.1.0")["code"] == 0
+
+
+# One host broken in every phase
+
+
+def killed(fleet: Fleet, host: str, verb: str) -> None:
+    def cut(what: dict[str, Any]) -> str:
+        if what["verb"] == verb:
+            fleet.machines[host].dies_after = 1
+            fleet.wires[host].cut = lambda _: ""
+        return ""
+
+    fleet.wires[host].cut = cut
+
+
+def _from(fleet: Fleet, host: str, verb: str, act: Callable[[], str]) -> None:
+    begun: list[str] = []
+
+    def cut(what: dict[str, Any]) -> str:
+        begun.extend([verb] if what["verb"] == verb else [])
+        return act() if begun else ""
+
+    fleet.wires[host].cut = cut
+
+
+def ssh_gone(fleet: Fleet, host: str, verb: str) -> None:
+    _from(fleet, host, verb, lambda: "refused")
+
+
+def frozen(fleet: Fleet, host: str, verb: str) -> None:
+    def act() -> str:
+        fleet.machines[host].up = False
+        return "gone"
+
+    _from(fleet, host, verb, act)
+
+
+def disk_full(fleet: Fleet, host: str, verb: str) -> None:
+    def act() -> str:
+        fleet.machines[host].full = True
+        return ""
+
+    _from(fleet, host, verb, act)
+
+
+def unhealthy(fleet: Fleet, host: str, verb: str) -> None:
+    def act() -> str:
+        fleet.machines[host].sick |= {"0002-1.1.0", "0003-1.2.0"}
+        return ""
+
+    _from(fleet, host, verb, act)
+
+
+def heal(fleet: Fleet) -> None:
+    for name, machine in fleet.machines.items():
+        machine.up, machine.full, machine.dies_after = True, False, -1
+        machine.sick.clear()
+        fleet.wires[name].cut = lambda _: ""
+
+
+CASES = [(APP_2, verb) for verb in ("prepare", "start", "settle")] + [
+    (EDGE_1, verb) for verb in ("begin", "check", "switch", "watch", "end")
+]
+BREAKAGES = [killed, ssh_gone, frozen, disk_full, unhealthy]
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("host", "verb"), CASES)
+def test_a_deploy_ends_on_one_release_whatever_breaks(
+    fleet: Fleet, host: str, verb: str, breakage: Callable[[Fleet, str, str], None]
+) -> None:
+    fleet.deploy("1.0.0")
+    breakage(fleet, host, verb)
+    try:
+        done = fleet.deploy("1.1.0")
+        code = done["code"]
+    except SwitchyardError as error:
+        code = int(error.code)
+    # An edge alone that is cut off in the middle cannot be put back; what it serves is one whole release all the same.
+    assert fleet.serves(EDGE_1) == ("1.1.0" if code == 0 else fleet.serves(EDGE_1)) in ("1.0.0", "1.1.0")
+    heal(fleet)
+    fleet.expire()
+    report = survey.survey(fleet.members(), "shop-test")
+    assert not report["mixed"]
+    assert fleet.deploy("1.1.0")["code"] == 0, fleet.said
+    whole(fleet, "1.1.0")
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES[:4], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("host", "verb"), [(APP_2, "start"), (APP_2, "settle"), (EDGE_1, "check"), (EDGE_1, "switch")])
+def test_a_rollback_ends_on_one_release_whatever_breaks(
+    fleet: Fleet, host: str, verb: str, breakage: Callable[[Fleet, str, str], None]
+) -> None:
+    fleet.deploy("1.0.0")
+    fleet.deploy("1.1.0")
+    breakage(fleet, host, verb)
+    done = fleet.rollback()
+    assert fleet.serves(EDGE_1) == "1.0.0" if done["code"] == 0 else fleet.serves(EDGE_1) in ("1.0.0", "1.1.0")
+    heal(fleet)
+    fleet.expire()
+    if fleet.serves(EDGE_1) == "1.1.0":
+        assert fleet.rollback("1.0.0")["code"] == 0, fleet.said
+    fleet.deploy("1.0.0")
+    whole(fleet, "1.0.0")
+
+
+def test_a_release_that_is_not_healthy_on_one_host_goes_nowhere(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    fleet.machines[APP_2].sick.add("0002-1.1.0")
+    done = fleet.deploy("1.1.0")
+    assert done["code"] == Exit.UNHEALTHY
+    assert done["message"].startswith("app2: ") and done["message"].endswith(
+        "0001-1.0.0 serves, on every edge that can be reached."
+    )
+    whole(fleet, "1.0.0")
+    assert [fleet.runs(app, "green") for app in fleet.names("app")] == ["", ""]
+
+
+def test_a_release_that_fails_on_probation_is_taken_back_everywhere_and_marked_bad(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+
+    def sicken() -> None:
+        for machine in pair.machines.values():
+            if (pointer := pair.pointer(EDGE_2)) and pointer.release == "0002-1.1.0":
+                machine.sick.add("0002-1.1.0")
+
+    pair.clock.on_sleep = sicken
+    done = pair.deploy("1.1.0", probation_seconds=10.0)
+    assert done["code"] == Exit.REVERTED, pair.said
+    whole(pair, "1.0.0")
+    assert [event["release"] for event in pair.history(EDGE_2) if event["event"] == "bad"] == ["0002-1.1.0"]
+    with pytest.raises(SwitchyardError) as error:
+        pair.rollback("1.1.0")
+    assert error.value.code is Exit.NEVER_HEALTHY
+
+
+# Two edges
+
+
+def test_when_one_edge_cannot_follow_all_go_back(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    pair.machines[EDGE_2].takes_up = False
+    done = pair.deploy("1.1.0")
+    assert done["code"] == Exit.REVERTED
+    whole(pair, "1.0.0")
+
+
+@pytest.mark.parametrize("first", [EDGE_1, EDGE_2])
+@pytest.mark.parametrize("again", ["deploy", "rollback", "other", "recover"])
+def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_the_next_command_converges(
+    pair: Fleet, first: str, again: str
+) -> None:
+    pair.deploy("1.0.0")
+    second = EDGE_2 if first == EDGE_1 else EDGE_1
+
+    def cut(what: dict[str, Any]) -> str:
+        if what["verb"] == "switch":
+            for wire in pair.wires.values():
+                wire.cut = lambda _: "refused"
+            return "refused"
+        return ""
+
+    # The other edge has its order already when the coordinator dies.
+    pair.wires[second].cut = cut
+    late = pair.wires[first].run
+    switched: list[str] = []
+
+    def run(argv: Any, stdin: str = "") -> Any:
+        if '"verb": "switch"' in stdin and not switched:
+            switched.append(first)
+            with pair.lock:
+                pair.at(first, list(argv[3:]), stdin)
+            raise Killed
+        return late(argv, stdin)
+
+    pair.wires[first].run = run  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        pair.deploy("1.1.0")
+    heal(pair)
+    assert {pair.serves(first), pair.serves(second)} == {"1.0.0", "1.1.0"}
+    report = survey.survey(pair.members(), "shop-test")
+    assert report["mixed"] and "mixed" in report["disagreements"][0]
+    with pytest.raises(SwitchyardError, match="Another operation holds") as error:
+        pair.deploy("1.1.0")
+    assert error.value.code is Exit.BUSY
+    pair.expire()
+    if again == "recover":
+        assert pair.coordinator().tidy("recover", "tester", -1)["code"] == 0
+        wanted = "1.1.0" if first == EDGE_1 else "1.0.0"
+    elif again == "rollback":
+        assert pair.rollback()["code"] == 0, pair.said
+        wanted = "1.0.0"
+    else:
+        wanted = "1.1.0" if again == "deploy" else "1.2.0"
+        assert pair.deploy(wanted)["code"] == 0, pair.said
+    whole(pair, wanted)
+    assert not survey.survey(pair.members(), "shop-test")["mixed"]
+
+
+# Hosts that are away, new, or gone
+
+
+def test_an_unreachable_host_is_named_and_nothing_is_changed(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    pair.wires[APP_2].cut = lambda _: "refused"
+    with pytest.raises(SwitchyardError, match=r"app2 .*allow_unreachable=app2") as error:
+        pair.deploy("1.1.0")
+    assert error.value.code is Exit.UNREACHABLE
+    assert pair.serves(EDGE_1) == "1.0.0"
+    assert [event["event"] for event in pair.history(EDGE_1)] == ["start", "live", "end"]
+
+
+def test_an_excused_host_is_left_out_and_brought_up_to_date_by_the_next_deploy(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    fleet.wires[APP_2].cut = lambda _: "refused"
+    done = fleet.deploy("1.1.0", excused=[APP_2])
+    assert done["code"] == 0 and "Without app2" in done["message"]
+    assert hosts(*fleet.upstream(EDGE_1)) == [APP_1]
+    heal(fleet)
+    report = survey.survey(fleet.members(), "shop-test")
+    assert any("app2 has no part in 0002-1.1.0" in item for item in report["disagreements"]), report
+    assert fleet.deploy("1.1.0")["code"] == 0, fleet.said
+    whole(fleet, "1.1.0")
+
+
+def test_a_host_that_was_added_gets_the_next_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with make_fleet(monkeypatch, tmp_path, SMALL | {APP_3: ["app"]}) as fleet:
+        third = fleet.wires.pop(APP_3)
+        del fleet.groups[APP_3]
+        fleet.deploy("1.0.0")
+        fleet.wires[APP_3], fleet.groups[APP_3] = third, ["app"]
+        assert fleet.deploy("1.0.0")["changed"], fleet.said
+        whole(fleet, "1.0.0")
+        assert fleet.deploy("1.0.0")["changed"] is False
+
+
+@pytest.mark.parametrize("lost", [[APP_2], [EDGE_1], [EDGE_2], [EDGE_1, EDGE_2], [EDGE_1, APP_1, APP_2, EDGE_2]])
+def test_hosts_that_were_lost_are_rebuilt_by_a_deploy(pair: Fleet, lost: list[str]) -> None:
+    pair.deploy("1.0.0")
+    pair.deploy("1.1.0")
+    before = pair.history(EDGE_1)
+    for host in lost:
+        shutil.rmtree(pair.root / host)
+        pair.build(host)
+    done = pair.deploy("1.1.0")
+    assert done["code"] == 0, pair.said
+    whole(pair, "1.1.0")
+    if len(lost) < 3:
+        assert done["release"] == ("0002-1.1.0" if lost == [EDGE_2] else "0003-1.1.0")
+        assert pair.history(EDGE_1)[: len(before)] == before
+    for colour in COLOURS:
+        assert pair.runs(APP_1, colour) in ("", "1.0.0", "1.1.0")
+
+
+def test_a_reboot_finds_what_is_live_without_anybody(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    for container in fleet.machines[APP_1].containers.values():
+        container["State"] = "exited"
+    said = fleet.at(APP_1, ["recover", "--boot"])
+    assert said.code == 0, said
+    whole(fleet, "1.0.0")
+
+
+# Host after host
+
+
+def test_rolling_moves_host_after_host_and_never_runs_both(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    seen: list[tuple[list[str], str]] = []
+
+    def look(what: dict[str, Any]) -> str:
+        if what["verb"] == "start":
+            seen.append((hosts(*fleet.upstream(EDGE_1)), what["order"]["release"]))
+        return ""
+
+    for app in (APP_1, APP_2):
+        fleet.wires[app].cut = look
+    done = fleet.deploy("1.1.0", rolling=1)
+    assert done["code"] == 0, fleet.said
+    assert seen == [([APP_2], "0002-1.1.0"), ([APP_1], "0002-1.1.0")]
+    whole(fleet, "1.1.0")
+    assert [fleet.runs(app, "blue") for app in (APP_1, APP_2)] == ["", ""]
+    assert fleet.rollback()["code"] == 0, fleet.said
+    whole(fleet, "1.0.0")
+
+
+@pytest.mark.parametrize("sick", [APP_1, APP_2])
+def test_rolling_that_fails_on_a_host_goes_back_on_all(fleet: Fleet, sick: str) -> None:
+    fleet.deploy("1.0.0")
+    fleet.machines[sick].sick.add("0002-1.1.0")
+    done = fleet.deploy("1.1.0", rolling=1)
+    assert done["code"] == Exit.REVERTED, fleet.said
+    whole(fleet, "1.0.0")
+    heal(fleet)
+    assert fleet.deploy("1.1.0", rolling=1)["code"] == 0
+    whole(fleet, "1.1.0")
+
+
+@pytest.mark.parametrize("again", ["deploy", "rollback"])
+def test_rolling_whose_coordinator_dies_goes_back_first(fleet: Fleet, again: str) -> None:
+    fleet.deploy("1.0.0")
+
+    def die(what: dict[str, Any]) -> str:
+        if what["verb"] == "start":
+            raise Killed
+        return ""
+
+    fleet.wires[APP_2].cut = die
+    with pytest.raises(Killed):
+        fleet.deploy("1.1.0", rolling=1)
+    heal(fleet)
+    fleet.expire()
+    assert fleet.serves(EDGE_1) == "1.1.0"
+    if again == "deploy":
+        assert fleet.deploy("1.1.0", rolling=1)["code"] == 0, fleet.said
+        whole(fleet, "1.1.0")
+    else:
+        assert fleet.rollback()["code"] == 0, fleet.said
+        whole(fleet, "1.0.0")
