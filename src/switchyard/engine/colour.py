@@ -66,6 +66,16 @@ def release_in(name: AppName, colour: Colour) -> tuple[str, bool]:
     return (releases.pop() if len(releases) == 1 else "", bool(found) and all(c.running for c in found))
 
 
+def publishes(name: AppName, colour: Colour, wanted: dict[str, str]) -> bool:
+    """Tell whether a colour's containers listen where they shall; a new publish address moves them."""
+    found = set()
+    for container in docker.of_colour(name, colour):
+        for bindings in ((docker.inspect(container.id) or {})["HostConfig"]["PortBindings"] or {}).values():
+            address = bindings[0]["HostIp"]
+            found.add(f"{f'[{address}]' if ':' in address else address}:{bindings[0]['HostPort']}")
+    return found == set(wanted.values())
+
+
 def exited(name: AppName, colour: Colour) -> str:
     """Say which container of a colour is not running or keeps restarting; empty while all is well."""
     for container in docker.of_colour(name, colour):

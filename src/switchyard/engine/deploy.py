@@ -6,6 +6,7 @@ from switchyard.engine.migrate import migrate
 from switchyard.engine.operation import Operation
 from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import other
 from switchyard.request import Request
 
 
@@ -14,6 +15,7 @@ def deploy(op: Operation, request: Request) -> None:
     record: Record | None = None
     try:
         with op.exclusively():
+            recover.alone(op)
             recover.before(op)
             op.begin(request.version)
             with op.phase("preflight"):
@@ -29,7 +31,8 @@ def deploy(op: Operation, request: Request) -> None:
                 migrate(op, record, request.migration_decision)
             _raise_idle_colour(op, record)
             with op.phase("switch"):
-                phases.switch(op, record, phases.idle_colour(op.paths), probation=request.probation_seconds > 0)
+                phases.switch(op, record, phases.idle_colour(op.paths), probation=request.on_probation)
+                _smoke_after(op, record)
         # The lock is free while the release is only being watched, so that a rollback need not wait.
         _probation(op, record)
         _finish(op, record)
@@ -41,6 +44,13 @@ def _finish(op: Operation, record: Record) -> None:
     """Settle what serves already; a failure here is a warning, since the release is live."""
     with op.exclusively():
         op.result.message = f"{record.id} is live on {op.result.colour}."
+        pointer = phases.live_pointer(op.paths)
+        if pointer and pointer.probation:
+            # Detached: the host goes on watching, and finishes or goes back by itself.
+            share = f" for {pointer.share} % of the clients" if pointer.is_canary else ""
+            op.result.message = f"{record.id} is live on {op.result.colour}{share}, on probation; the host watches it."
+            op.end("live")
+            return
         try:
             with op.phase("finish"):
                 phases.conclude(op)
@@ -78,16 +88,31 @@ def _raise_idle_colour(op: Operation, record: Record) -> None:
         raise
 
 
+def _smoke_after(op: Operation, record: Record) -> None:
+    """Smoke tests through the edge; the old release is live again when one fails."""
+    try:
+        phases.verify_through_edge(op, record)
+    except SwitchyardError as error:
+        pointer = phases.live_pointer(op.paths)
+        error.details = error.details or colours.log_tail(op.paths.name, pointer.colour if pointer else "blue")
+        if pointer and pointer.previous:
+            phases.take_back(op, error.message)
+            error.message += f" {op.result.release} is live again."
+        raise
+
+
 def _probation(op: Operation, record: Record) -> None:
+    """Follow the watch; what its verdict asks for, it has done itself."""
     try:
         with op.phase("watch"):
             phases.watch(op, record)
     except SwitchyardError as error:
-        if error.code is not Exit.REVERTED:
-            raise
-        with op.exclusively():
-            phases.take_back(op, error.message)
-            error.message += f" {op.result.release} is live again."
+        if error.code is Exit.REVERTED:
+            pointer = phases.live_pointer(op.paths)
+            if pointer:
+                error.details = error.details or colours.log_tail(op.paths.name, other(pointer.colour))
+                op.result.release, op.result.colour = pointer.release, pointer.colour
+                error.message += f" {pointer.release} is live again."
         raise
 
 
@@ -97,5 +122,12 @@ def _failed(op: Operation, error: SwitchyardError) -> None:
     op.say(f"FAILED: {error.message}")
     if error.code is Exit.INTERRUPTED:
         return
-    if op.lease is not None:
-        op.end("reverted" if error.code is Exit.REVERTED else "failed")
+    if op.lease is None:
+        return
+    try:
+        with op.exclusively(wait=30):
+            outcomes = {Exit.REVERTED: "reverted", Exit.INCONCLUSIVE: "inconclusive"}
+            op.end(outcomes.get(error.code, "failed"))
+    except SwitchyardError as unwritten:
+        # Recovery, which runs when this process has ended, writes the end; the follower gets the first error.
+        op.say(f"the end is left to recovery: {unwritten.message}")

@@ -4,9 +4,12 @@ Only reads: what changes something goes through the `docker` command and `effect
 """
 
 import base64
+import contextlib
 import http.client
+import ipaddress
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from switchyard.names import AppName, Colour
 SOCKET = "/run/docker.sock"
 _API = "/v1.41"  # Docker 20.10, the oldest engine that the roles install
 _HUB = "https://index.docker.io/v1/"
+_REGISTRY_SECONDS = 90.0
 
 
 class _Connection(http.client.HTTPConnection):
@@ -35,14 +39,22 @@ def _get(path: str, *, timeout: float = 10.0, headers: dict[str, str] | None = N
         answer = connection.getresponse()
         body = answer.read()
         return answer.status, json.loads(body) if body else None
+    except TimeoutError as error:
+        if "/distribution/" not in path:
+            raise _silent(error) from error
+        return 504, {"message": f"no answer within {timeout:.0f} s"}
     except (OSError, ValueError) as error:
-        raise SwitchyardError(
-            f"Docker does not answer on {SOCKET} ({error}): 'systemctl status docker' says why; "
-            "what serves now goes on serving.",
-            Exit.PREFLIGHT,
-        ) from error
+        raise _silent(error) from error
     finally:
         connection.close()
+
+
+def _silent(error: Exception) -> SwitchyardError:
+    return SwitchyardError(
+        f"Docker does not answer on {SOCKET} ({error}): 'systemctl status docker' says why; "
+        "what serves now goes on serving.",
+        Exit.PREFLIGHT,
+    )
 
 
 def _message(body: Any) -> str:
@@ -66,6 +78,10 @@ class Container:
     state: str
     labels: dict[str, str]
     status: str
+    created: int = 0
+    """Seconds since the epoch."""
+    image: str = ""
+    """The image as it was asked for; of ours always by digest."""
 
     @property
     def running(self) -> bool:
@@ -88,7 +104,15 @@ def _list(filters: dict[str, list[str]]) -> list[Container]:
     if status != 200:
         raise SwitchyardError(f"Docker cannot list containers: {_message(body)}.", Exit.PREFLIGHT)
     return [
-        Container(item["Id"], item["Names"][0].lstrip("/"), item["State"], item["Labels"], item["Status"])
+        Container(
+            item["Id"],
+            item["Names"][0].lstrip("/"),
+            item["State"],
+            item["Labels"],
+            item["Status"],
+            item["Created"],
+            str(item.get("Image", "")),
+        )
         for item in body
     ]
 
@@ -162,16 +186,32 @@ def resolve(reference: str) -> RemoteImage:
     headers = {}
     if credentials := _credentials(registry):
         headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(credentials).encode()).decode()
-    status, body = _get(f"/distribution/{quote(reference)}/json", timeout=90.0, headers=headers)
+    status, body = _get(f"/distribution/{quote(reference)}/json", timeout=_REGISTRY_SECONDS, headers=headers)
     if status == 200:
         platforms = body.get("Platforms") or []
         return RemoteImage(body["Descriptor"]["digest"], tuple(p.get("architecture", "") for p in platforms))
-    text = _message(body)
+    raise SwitchyardError(f"{reference}: {registry_reason(_message(body), reference)}.", Exit.PREFLIGHT)
+
+
+def registry_reason(text: str, reference: str) -> str:
+    """What an operator can do about what Docker says of a registry."""
     lowered = text.lower()
     if any(word in lowered for word in ("unauthorized", "denied", "no basic auth", "authentication required")):
-        reason = f"the registry refuses this host's login: check docker_registry_logins for {registry}"
-    elif "manifest unknown" in lowered or "not found" in lowered:
-        reason = "the registry has no such tag: push it first, or check image and version"
-    else:
-        reason = f"the registry cannot be reached or answered badly ({text})"
-    raise SwitchyardError(f"{reference}: {reason}.", Exit.PREFLIGHT)
+        return f"the registry refuses this host's login: check docker_registry_logins for {registry_of(reference)}"
+    if any(word in lowered for word in ("verification failed", "digest mismatch", "unexpected eof", "invalid tar")):
+        return "a layer arrives damaged: it is broken in the registry or on the way; push the image again"
+    if "manifest unknown" in lowered or "not found" in lowered:
+        return "the registry has no such tag: push it first, or check image and version"
+    said = [line for line in text.strip().splitlines() if line] or ["no answer"]
+    return f"the registry cannot be reached or answered badly ({said[-1]})"
+
+
+def is_plain(daemon: Mapping[str, Any], registry: str) -> bool:
+    """Tell whether Docker was told to speak to a registry without TLS; `daemon` is `info()`."""
+    config = daemon.get("RegistryConfig", {})
+    if not config.get("IndexConfigs", {}).get(registry, {"Secure": True})["Secure"]:
+        return True
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(registry.rpartition(":")[0].strip("[]") or registry)
+        return any(address in ipaddress.ip_network(r) for r in config.get("InsecureRegistryCIDRs") or [])
+    return False

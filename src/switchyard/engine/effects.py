@@ -53,6 +53,7 @@ class _Faults:
     """Counts effects by step and carries out the one fault that the fault file asks for. Inert without that file."""
 
     def __init__(self) -> None:
+        self.scope = ""
         self.passed: dict[str, int] = {}
         self.plan: dict[str, Any] | None = None
         self.loaded = False
@@ -70,6 +71,7 @@ class _Faults:
             self._load()
         if self.plan is None:
             return
+        step = self.scope + step
         if when == "before":
             self.passed[step] = self.passed.get(step, 0) + 1
             if "trace" in self.plan:
@@ -91,6 +93,11 @@ class _Faults:
 
 
 _faults = _Faults()
+
+
+def scope(name: str) -> None:
+    """Put `name` before every step of this process, so that tests tell it from others that take the same steps."""
+    _faults.scope = f"{name}:"
 
 
 def run(
@@ -116,6 +123,8 @@ def run(
             text=True,
             timeout=timeout,
             check=False,
+            # What a command prints is not ours to choose, and bytes that are no text must not end an operation.
+            errors="replace",
             env={**os.environ, **environment} if environment else None,
         )
         _faults.point(step, "after", timeout)
@@ -129,7 +138,13 @@ def run(
     return completed
 
 
-def query(argv: Sequence[str], *, timeout: float = 20.0, stdin: str | None = None) -> Completed:
+def query(
+    argv: Sequence[str],
+    *,
+    timeout: float = 20.0,
+    stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Completed:
     """Run a command that only reads. No fault point: whatever happens to it, nothing has changed."""
     try:
         done = subprocess.run(
@@ -140,6 +155,7 @@ def query(argv: Sequence[str], *, timeout: float = 20.0, stdin: str | None = Non
             timeout=timeout,
             check=False,
             errors="replace",
+            env={**os.environ, **environment} if environment else None,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Completed(127, "", f"{argv[0]}: {error}")
@@ -192,10 +208,14 @@ def replace_file(
 def exclusive(path: Path, *, wait: float, busy: str) -> Iterator[None]:
     """Hold the lock `path` while the block runs; the kernel frees it when the process dies.
 
-    Waits up to `wait` seconds, then raises `SwitchyardError(busy)` with the exit code for a busy host.
+    Waits up to `wait` seconds, then raises `SwitchyardError(busy)` with the exit code for a busy host. Raises it, too,
+    when the lock's file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SwitchyardError(f"Cannot make the lock {path}: {error.strerror or error}; free space there.") from error
     try:
         deadline = time.monotonic() + wait
         while True:

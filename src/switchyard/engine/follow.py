@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from switchyard.engine.operation import Result, read_result
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import check_operation, new_operation
 
-_LONGEST = 6 * 3600
+BESIDE = ("backup", "drill", "scratch")
+"""Operations that change nothing that is live, so they go on beside a release."""
+
+_LONGEST = 24 * 3600
 _POLL = 0.02
 
 
@@ -27,8 +31,10 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = 
     """
     if operation and is_known(paths, check_operation(operation)):
         return operation
-    holder = leases.holder(paths)
-    if holder and holder.process_alive and not (kind == "rollback" and holder.phase == "watch"):
+    # A member's order is judged by its fencing token, under the lock.
+    holder = leases.holder(paths) if kind != "member" else None
+    beside = kind in BESIDE or (kind == "rollback" and holder is not None and holder.phase == "watch")
+    if holder and holder.process_alive and not beside:
         raise SwitchyardError(f"Another operation is changing {paths.name} right now: {holder.describe()}.", Exit.BUSY)
     operation = operation or new_operation()
     engine = str(Path(sys.argv[0]).resolve())
@@ -91,6 +97,18 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
                 "result": result,
             }
         time.sleep(_POLL)
+
+
+def to_end(paths: AppPaths, operation: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Follow an operation on this host to its end, handing on each line; returns its result."""
+    offset = 0
+    while True:
+        seen = follow(paths, operation, offset, 1.0)
+        offset = seen["offset"]
+        for line in seen["lines"]:
+            say(line)
+        if seen["done"]:
+            return dict(seen["result"])
 
 
 def _lost(operation: str) -> dict[str, Any] | None:

@@ -18,6 +18,17 @@ EDGE_LIVE = EDGE / "live"
 EDGE_SHADOW = EDGE / "shadow"
 EDGE_LOCK = RUNTIME / "edge.lock"
 EDGE_CONTAINER = "switchyard-edge"
+"""The edge's container; while one takes over from another, the new one has `-next` behind its name."""
+EDGE_LABEL = {"switchyard.role": "edge"}
+EDGE_SOCKET = "run/switchyard-edge.sock"
+"""Where an edge answers for itself, below the root directory of its own container."""
+EDGE_TLS = EDGE / "tls"
+TLS_SETTINGS = Path("/etc/switchyard/tls")
+TLS_LOCK = RUNTIME / "tls.lock"
+ACME = STATE / "acme"
+"""Accounts and what the ACME client keeps: not in the edge's tree, which its container reads."""
+ACME_WEBROOT = EDGE / "acme"
+"""What the edge answers challenges from."""
 PORTS = STATE / "ports.json"
 PORTS_LOCK = RUNTIME / "ports.lock"
 REQUESTS = RUNTIME / "ops"
@@ -31,6 +42,8 @@ class HostConfig:
 
     name: str
     groups: list[str] = field(default_factory=list)
+    several: bool = False
+    """Whether other hosts release together with this one."""
     publish_address: str = "127.0.0.1"
     port_first: int = 18000
     port_last: int = 18999
@@ -69,6 +82,16 @@ class AppPaths:
         return self.state / "ledger.jsonl"
 
     @property
+    def ledger_lock(self) -> Path:
+        """Held while a line is added to the ledger."""
+        return RUNTIME / f"{self.name}.ledger.lock"
+
+    @property
+    def note(self) -> Path:
+        """On a host of a fleet: what is live there, as its coordinator said last."""
+        return self.state / "fleet.json"
+
+    @property
     def lease(self) -> Path:
         """Who may change this application now."""
         return self.state / "lease.json"
@@ -77,6 +100,11 @@ class AppPaths:
     def secrets(self) -> Path:
         """Current generation of the secrets, one file each."""
         return self.state / "secrets"
+
+    @property
+    def probation(self) -> Path:
+        """What the watch knows of the release on probation, or of the last one that was."""
+        return self.state / "probation.json"
 
     @property
     def results(self) -> Path:
@@ -102,5 +130,7 @@ def known_apps() -> list[AppName]:
     """Every application and environment that has state on this host, sorted."""
     if not STATE.is_dir():
         return []
-    found = [path.name for path in STATE.iterdir() if (path / "ledger.jsonl").is_file()]
+    found = [
+        path.name for path in STATE.iterdir() if any((path / name).is_file() for name in ("ledger.jsonl", "fleet.json"))
+    ]
     return sorted((AppName.parse(name) for name in found), key=str)

@@ -5,13 +5,14 @@ fencing token that every verb checks, and counts as free when its holder is dead
 recovery runs). Time is the boot clock, so a changed wall clock neither frees nor prolongs it.
 """
 
+import contextlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from switchyard.engine.effects import replace_file
+from switchyard.engine.effects import exclusive, replace_file
 from switchyard.engine.layout import AppPaths
 from switchyard.errors import Exit, SwitchyardError
 
@@ -92,10 +93,11 @@ def _write(paths: AppPaths, lease: Lease) -> Lease:
     return lease
 
 
-def acquire(paths: AppPaths, *, op: str, kind: str, who: str, take_over: bool = False) -> Lease:
+def acquire(paths: AppPaths, *, op: str, kind: str, who: str, take_over: bool = False, above: int = 0) -> Lease:
     """Take the lease; the caller holds the application's lock.
 
-    `take_over` lets a rollback end a probation that is only waiting. Raises `SwitchyardError` naming the holder.
+    `take_over` lets a rollback end a probation that is only waiting. The fencing token is higher than `above`. Raises
+    `SwitchyardError` naming the holder.
     """
     current = read(paths)
     if current and current.alive and current.op != op and not (take_over and current.phase == "watch"):
@@ -105,8 +107,20 @@ def acquire(paths: AppPaths, *, op: str, kind: str, who: str, take_over: bool = 
             Exit.BUSY,
         )
     pid = os.getpid()
-    fence = (current.fence if current else 0) + 1
+    fence = max(current.fence if current else 0, above) + 1
     return _write(paths, Lease(op, kind, who, fence, "preflight", boot_id(), pid, _started(pid), _now()))
+
+
+def join(paths: AppPaths, *, op: str, kind: str, who: str, fence: int, phase: str) -> Lease:
+    """Take part, on one of several hosts, in what `op` does under the fencing token that it was given.
+
+    The token only grows: raises `SwitchyardError` when this host has seen a higher one, or the same of somebody else.
+    """
+    current = read(paths)
+    if current and (current.fence > fence or (current.fence == fence and current.op not in ("", op))):
+        raise SwitchyardError(f"The lease on {paths.name} was taken over by {current.describe()}.", Exit.INTERRUPTED)
+    pid = os.getpid()
+    return _write(paths, Lease(op, kind, who, fence, phase, boot_id(), pid, _started(pid), _now()))
 
 
 def renew(paths: AppPaths, lease: Lease, phase: str) -> Lease:
@@ -117,6 +131,22 @@ def renew(paths: AppPaths, lease: Lease, phase: str) -> Lease:
         paths,
         Lease(lease.op, lease.kind, lease.who, lease.fence, phase, boot_id(), pid, _started(pid), _now()),
     )
+
+
+def beat(paths: AppPaths, fence: int, phase: str) -> bool:
+    """Prolong the lease with this token for a holder that works on other hosts; tells whether it still is the holder's.
+
+    A verb that is at work here prolongs it anyway, so a lock that is taken is no loss.
+    """
+    current = read(paths)
+    if current is None or current.fence != fence or not current.op:
+        return False
+    with contextlib.suppress(SwitchyardError), exclusive(paths.lock, wait=1, busy="A verb is at work."):
+        current = read(paths)
+        if current is None or current.fence != fence or not current.op:
+            return False
+        _write(paths, replace(current, phase=phase, renewed=_now()))
+    return True
 
 
 def check(paths: AppPaths, lease: Lease) -> None:

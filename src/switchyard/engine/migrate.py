@@ -7,6 +7,7 @@ by that name and takes its result, so no migration is ever started twice or left
 import time
 from dataclasses import dataclass
 
+from switchyard.data import indexes, point
 from switchyard.engine import colour, docker, records
 from switchyard.engine.effects import query, run
 from switchyard.engine.operation import Operation
@@ -16,6 +17,9 @@ from switchyard.names import COLOURS
 from switchyard.request import Migration
 
 _POLL_SECONDS = 0.1
+_LOCK_TRIES = 5
+_LOCK_PAUSE = 2.0
+"""Seconds before the second attempt; later ones wait longer."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +110,36 @@ def migrate(op: Operation, record: Record, decision: str) -> None:
         # Also for an older release: schemas only expand within an epoch, and old code does not know newer revisions.
         op.say("migrate: this image already migrated this database")
         return
+    point.before_migration(op, record)
     one_shot = _Run(op, record)
     # Asked of the new image even when the ledger knows: two images may word the same revision differently.
     before = one_shot.current(migration)
     _note(op, record, "started", before=before)
     op.say(f"migrate: running {' '.join(migration.command)} in {record.request.services[migration.service].reference}")
-    one_shot.start()
-    code = one_shot.wait(migration.timeout)
+    code = _run_patiently(op, one_shot, migration, before)
     _conclude(op, one_shot, migration, before, code)
+
+
+def _run_patiently(op: Operation, one_shot: _Run, migration: Migration, before: str) -> int:
+    """Run the migration; again, a few times, when all that happened is that it waited too long for a lock.
+
+    The role's `lock_timeout` ends it before those who queue behind it are users. Returns the last exit code.
+    """
+    for attempt in range(1, _LOCK_TRIES + 1):
+        one_shot.start()
+        code = one_shot.wait(migration.timeout)
+        if code == 0 or attempt == _LOCK_TRIES or not _only_lost_a_lock(one_shot, migration, before):
+            break
+        op.say(f"migrate: a lock was not free in time (attempt {attempt} of {_LOCK_TRIES}); the schema is as before")
+        one_shot.remove()
+        time.sleep(attempt * _LOCK_PAUSE)
+    return code
+
+
+def _only_lost_a_lock(one_shot: _Run, migration: Migration, before: str) -> bool:
+    # 55P03 is lock_not_available, as drivers that translate the server's words show it.
+    said = any(words in one_shot.log().lower() for words in ("lock timeout", "55p03", "locknotavailable"))
+    return said and bool(migration.current) and one_shot.current(migration) == before
 
 
 def dirty(state: dict[str, object]) -> SwitchyardError:
@@ -146,6 +172,10 @@ def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, 
         _note(op, record, "clean", before=before)
         one_shot.remove()
         op.say("migrate: done")
+        if left := indexes.invalid(op.paths.name):
+            op.say(
+                f"WARNING: these indexes are not valid, so nothing uses them: {', '.join(left)}; drop and rebuild them"
+            )
         return
     log, after = one_shot.log(), one_shot.current(migration)
     unchanged = bool(migration.current) and after == before
@@ -155,6 +185,8 @@ def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, 
         _note(op, record, "dirty", before=before, after=after)
     one_shot.remove()
     state = "The schema is as before." if unchanged else "The schema may be half-way and is recorded as dirty."
+    if left := indexes.invalid(op.paths.name):
+        state += f" Indexes that are not valid, to be dropped before the next attempt: {', '.join(left)}."
     raise SwitchyardError(
         f"The migration of {record.id} failed with exit code {code}; the old release serves on. {state}",
         Exit.MIGRATION,

@@ -6,13 +6,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from switchyard.engine import lease as leases
+from switchyard.engine.announce import Severity, announce
 from switchyard.engine.effects import exclusive, replace_file
 from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.lease import Lease
 from switchyard.engine.ledger import Ledger
 from switchyard.errors import SwitchyardError
+
+_NEWS: dict[str, tuple[str, Severity]] = {
+    "live": ("live", "info"),
+    "rolled back": ("live", "warning"),
+    "reverted": ("reverted", "critical"),
+    "failed": ("failed", "critical"),
+}
+"""Outcomes that people are told of: the last word of the news' kind, and how loud it is."""
 
 
 @dataclass
@@ -38,6 +48,8 @@ class Result:
     """From the start of the engine to that proof."""
     switched_at: float = 0.0
     """When the pointer was renamed, in seconds since 1970 (UTC): from here on old connections drain."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """What one host of a fleet tells its coordinator."""
 
 
 @dataclass
@@ -53,6 +65,10 @@ class Operation:
     ledger: Ledger
     began: float = field(default_factory=time.monotonic)
     lease: Lease | None = None
+    commit: str = ""
+    """Revision of the source that is released, for the news of it."""
+    run_url: str = ""
+    """Page of the job that asked for it."""
 
     @classmethod
     def open(cls, identity: str, kind: str, who: str, paths: AppPaths, host: HostConfig) -> "Operation":
@@ -65,24 +81,27 @@ class Operation:
             print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
 
     @contextlib.contextmanager
-    def exclusively(self) -> Iterator[None]:
-        """Hold the application's lock; the ledger is read afresh, since others may have written it."""
+    def exclusively(self, wait: float = 2.0) -> Iterator[None]:
+        """Hold the application's lock, waiting for it at most `wait` seconds; the ledger is read afresh."""
         current = leases.holder(self.paths)
         by = f": {current.describe()}" if current else ""
         busy = (
             f"Another operation is changing {self.paths.name} right now{by}. Wait for it, or read 'switchyard status'."
         )
-        with exclusive(self.paths.lock, wait=2, busy=busy):
+        with exclusive(self.paths.lock, wait=wait, busy=busy):
             self.ledger = Ledger.load(self.paths)
             if self.lease is not None:
                 leases.check(self.paths, self.lease)
             yield
 
-    def begin(self, version: str, *, take_over: bool = False) -> None:
-        """Take the lease and write the start into the ledger."""
-        self.lease = leases.acquire(self.paths, op=self.id, kind=self.kind, who=self.who, take_over=take_over)
+    def begin(self, version: str, *, take_over: bool = False, above: int = 0) -> None:
+        """Take the lease (its fencing token is higher than `above`) and write the start into the ledger."""
+        self.lease = leases.acquire(
+            self.paths, op=self.id, kind=self.kind, who=self.who, take_over=take_over, above=above
+        )
         self.result.version = version
         self.ledger.append("start", op=self.id, kind=self.kind, who=self.who, version=version)
+        self._tell("started", f"{self.kind} to {version} started.", "info")
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -122,6 +141,30 @@ class Operation:
             live_ms=self.result.live_ms,
         )
         leases.release(self.paths, self.lease)
+        if outcome in _NEWS:
+            event, severity = _NEWS[outcome]
+            self._tell(event, self.result.message, severity)
+
+    def _tell(self, event: str, title: str, severity: Severity) -> None:
+        """Leave news of a release for people; what somebody does by hand is no news."""
+        if self.kind not in ("deploy", "rollback"):
+            return
+        result = self.result
+        announce(
+            f"{self.kind}.{event}",
+            f"{self.paths.name}: {title}",
+            severity=severity,
+            app=str(self.paths.name),
+            op=self.id,
+            version=result.version,
+            release=result.release,
+            previous=result.previous,
+            who=self.who,
+            commit=self.commit,
+            run_url=self.run_url,
+            seconds=round(time.monotonic() - self.began, 2) if event != "started" else None,
+            phase=next(reversed(result.phases), "") if severity != "info" else "",
+        )
 
     def fail(self, error: SwitchyardError) -> None:
         """Put an error into the result."""

@@ -4,7 +4,11 @@ Every phase may be run again: it looks at what is there and does the rest.
 """
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from switchyard.data.settings import find as find_backup
+from switchyard.data.state import require_recent_drill
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, edge, ports, preflight, records
 from switchyard.engine.effects import query, run
@@ -12,22 +16,27 @@ from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.migrate import dirty
 from switchyard.engine.operation import Operation
+from switchyard.engine.order import read_note
 from switchyard.engine.probe import smoke, wait_healthy
 from switchyard.engine.records import Record
 from switchyard.engine.site import Pointer, Site
 from switchyard.engine.site import read as read_pointer
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS, Colour, is_newer, other
-from switchyard.request import Request, route_owner
+from switchyard.request import Request, SmokeTest, route_owner
+from switchyard.trust.admit import admit
 
 _PULL_TRIES = 3
 _PULL_TIMEOUT = 1800.0
-_FAILED_PROBES = 3
-"""Probes in a row that must fail before a release on probation is taken back."""
 
 
 def live_pointer(paths: AppPaths) -> Pointer | None:
-    """What is live: what the pointer file says, and nothing else."""
+    """What is live: what the pointer file says, and nothing else. A host without an edge has its coordinator's word."""
+    return file_pointer(paths) if paths.pointer.is_file() else read_note(paths)
+
+
+def file_pointer(paths: AppPaths) -> Pointer | None:
+    """What this host's own edge is pointed at."""
     return read_pointer(paths.pointer.read_text()) if paths.pointer.is_file() else None
 
 
@@ -41,7 +50,8 @@ def site_for(paths: AppPaths, host: HostConfig, pointer: Pointer) -> Site:
     """Gather what a pointer file is made from. A previous release whose record is gone is left out."""
     live = records.load(paths, pointer.release)
     previous = records.load(paths, pointer.previous) if pointer.previous in records.ids(paths) else None
-    return Site(pointer, live, previous, ports.load(), host, (host.publish_address,))
+    plan = {} if pointer.members else ports.load()
+    return Site(pointer, live, previous, plan, host, (host.publish_address,))
 
 
 def prepare(op: Operation, request: Request) -> Record | None:
@@ -57,26 +67,34 @@ def prepare(op: Operation, request: Request) -> Record | None:
             "with scripts/rollback.sh.",
             Exit.BUSY,
         )
-    state = op.ledger.schema()
-    if state and state["state"] == "dirty" and not request.migration_decision and request.migration:
-        raise dirty(state)
+    refuse_dirty(op, request)
     info = docker.info()
     preflight.check_edge()
     preflight.check_secrets(op.paths, request)
     preflight.check_connections(request)
     preflight.check_database(op.paths.name)
+    require_recent_drill(find_backup(op.paths.name))
     op.say("preflight: asking the registry for digests")
     digests = preflight.resolve(request)
     hashed = records.config_hash(request, digests, records.salt())
     if pointer and is_live(op.paths, pointer, hashed):
         return None
+    live = records.load(op.paths, pointer.release) if pointer else None
+    evidence = admit(op, request, digests, live, info)
     idle = idle_colour(op.paths)
     ports.ensure(op.paths.name, {n: s.instances for n, s in request.services.items()}, op.host)
     preflight.check_space(request, digests, str(info["DockerRootDir"]))
     preflight.check_memory(request, 0)
     preflight.check_ports(op.paths.name, request, idle, ports.load(), op.host)
     records.place_secrets(op.paths, request)
-    return records.create(op.paths, next_number(op.paths, op.ledger), request, digests, hashed)
+    return records.create(op.paths, next_number(op.paths, op.ledger), request, digests, hashed, evidence)
+
+
+def refuse_dirty(op: Operation, request: Request) -> None:
+    """A schema that nobody has vouched for waits for the operator's word."""
+    state = op.ledger.schema()
+    if state and state["state"] == "dirty" and not request.migration_decision and request.migration:
+        raise dirty(state)
 
 
 def refuse_older(request: Request, pointer: Pointer | None, paths: AppPaths) -> None:
@@ -123,7 +141,8 @@ def _pull_one(op: Operation, reference: str) -> None:
         op.say(f"pull: attempt {attempt} of {_PULL_TRIES} failed: {done.reason}")
         if attempt < _PULL_TRIES:
             time.sleep(attempt)
-    raise SwitchyardError(f"{reference} cannot be pulled: {done.reason}. The old release serves on.", Exit.PREFLIGHT)
+    reason = docker.registry_reason(done.err or done.out, reference)
+    raise SwitchyardError(f"{reference} cannot be pulled: {reason}. The old release serves on.", Exit.PREFLIGHT)
 
 
 def _require_environment(record: Record, service: str) -> None:
@@ -141,13 +160,13 @@ def _require_environment(record: Record, service: str) -> None:
         )
 
 
-def start(op: Operation, record: Record) -> None:
+def start(op: Operation, record: Record, colour: Colour | None = None) -> None:
     """Bring the release up in the idle colour (draining what is warm there) and wait until all of it is healthy."""
-    idle, plan = idle_colour(op.paths), ports.load()
+    idle, plan = colour or idle_colour(op.paths), ports.load()
     targets = colours.targets(record, idle, plan, op.host)
     resident, running = colours.release_in(op.paths.name, idle)
     if running and resident not in ("", record.id):
-        _drain(op, resident, idle)
+        drain(op, resident, idle)
     op.say(f"start: {record.id} on {idle}: {', '.join(f'{name} {target}' for name, target in targets.items())}")
     colours.start(record, idle, plan, op.host)
     wait_until_healthy(op, record, idle)
@@ -172,38 +191,85 @@ def wait_until_healthy(op: Operation, record: Record, colour: Colour) -> None:
         raise
 
 
-def _drain(op: Operation, resident: str, colour: Colour) -> None:
+def drain(op: Operation, resident: str, colour: Colour) -> None:
     """Wait until nobody uses the warm colour any more, at most the drain time."""
     record = records.load(op.paths, resident)
-    numbers = [target.rpartition(":")[2] for target in colours.targets(record, colour, ports.load(), op.host).values()]
+    targets = colours.targets(record, colour, ports.load(), op.host).values()
+    wait_until_idle(op, targets, record.request.drain_seconds, f"{resident} on {colour}")
+
+
+def wait_until_idle(op: Operation, targets: Iterable[str], seconds: float, what: str) -> None:
+    """Wait until this host has no connection with these `ip:port`s any more, at most so many seconds."""
+    numbers = [target.rpartition(":")[2] for target in targets]
+    if not numbers:
+        return
     expression = " or ".join(f"sport = :{port} or dport = :{port}" for port in numbers)
-    deadline = time.monotonic() + record.request.drain_seconds
+    deadline = time.monotonic() + seconds
     said = False
     while (busy := query(["ss", "-Htn", "state", "established", f"( {expression} )"]).out.strip()) and (
         time.monotonic() < deadline
     ):
         if not said:
-            op.say(f"start: draining {resident} on {colour}: {len(busy.splitlines())} connections")
+            op.say(f"start: draining {what}: {len(busy.splitlines())} connections")
             said = True
         time.sleep(0.2)
 
 
 def verify(op: Operation, record: Record, colour: Colour) -> None:
     """Smoke tests against the colour, privately: every instance that would get the request must answer it."""
-    plan = ports.load()
-    for test in record.request.smoke_tests:
+    plan, address = ports.load(), op.host.publish_address
+    targets = {
+        service: ports.addresses(plan, op.paths.name, service, count, colour, address)
+        for service, count in record.instances.items()
+    }
+    try:
+        count = smoke_all(op.paths, record, targets)
+    except SwitchyardError as error:
+        error.details = colours.log_tail(op.paths.name, colour)
+        raise
+    op.say(f"verify: {count} smoke tests passed on {colour}")
+
+
+def smoke_all(paths: AppPaths, record: Record, targets: Mapping[str, Sequence[str]]) -> int:
+    """Run each smoke test that comes before a switch on every `ip:port` of the service that has its route.
+
+    Returns how many there are; raises `SwitchyardError` for one that fails. A host that is only an edge has no secrets,
+    and leaves tests that log in to the application hosts.
+    """
+    tests = [test for test in record.request.smoke_tests if test.when != "after" and _can_ask(paths, test)]
+    for test in tests:
         service = route_owner(record.request, test.path)
-        if service is None:
-            continue
-        count = record.instances[service]
-        for target in ports.addresses(plan, op.paths.name, service, count, colour, op.host.publish_address):
-            if wrong := smoke(target, test):
-                raise SwitchyardError(
-                    f"A smoke test failed on {service} ({target}): {wrong}.",
-                    Exit.UNHEALTHY,
-                    colours.log_tail(op.paths.name, colour),
-                )
-    op.say(f"verify: {len(record.request.smoke_tests)} smoke tests passed on {colour}")
+        for target in targets[service] if service else ():
+            if wrong := smoke(target, test, login=login_of(paths, test)):
+                raise SwitchyardError(f"A smoke test failed on {service} ({target}): {wrong}.", Exit.UNHEALTHY)
+    return len(tests)
+
+
+def _can_ask(paths: AppPaths, test: SmokeTest) -> bool:
+    return not test.login or (paths.secrets / test.login).is_file()
+
+
+def login_of(paths: AppPaths, test: SmokeTest) -> str:
+    """The secret that a smoke test logs in with, in its current generation; '' when it needs none."""
+    try:
+        return (paths.secrets / test.login).read_text() if test.login else ""
+    except OSError as error:
+        raise SwitchyardError(f"The login {test.login} of smoke test {test.path} cannot be read: {error}.") from error
+
+
+def verify_through_edge(op: Operation, record: Record) -> None:
+    """Smoke tests on the release that just went live, through the edge as users come."""
+    pointer = live_pointer(op.paths)
+    tests = [test for test in record.request.smoke_tests if test.when != "before" and _can_ask(op.paths, test)]
+    if pointer is None or pointer.release != record.id:
+        return
+    site = site_for(op.paths, op.host, pointer)
+    for test in tests:
+        service = route_owner(record.request, test.path)
+        if service and (wrong := edge.smoke_through(site, service, test, login=login_of(op.paths, test))):
+            raise SwitchyardError(f"A smoke test failed through the edge: {wrong}.", Exit.REVERTED)
+    if tests:
+        op.say(f"switch: {len(tests)} smoke tests passed through the edge")
 
 
 def switch(op: Operation, record: Record, colour: Colour, *, probation: bool) -> None:
@@ -213,7 +279,8 @@ def switch(op: Operation, record: Record, colour: Colour, *, probation: bool) ->
     if pointer and pointer.colour == colour and pointer.release == record.id:
         op.say(f"switch: {record.id} already is live")
         return
-    new = Pointer(record.id, colour, previous, probation and bool(previous))
+    steps = record.request.canary.steps if probation and previous else []
+    new = Pointer(record.id, colour, previous, probation and bool(previous), share=steps[0] if steps else 100)
     switched = edge.point(op.paths, site_for(op.paths, op.host, new), op.host)
     op.switched(switched.milliseconds)
     note_live(op, record, colour)
@@ -230,41 +297,37 @@ def note_live(op: Operation, record: Record, colour: Colour) -> None:
         colour=colour,
         schema_epoch=record.request.schema_epoch,
         digests=record.digests,
+        revision=record.request.revision or _revision(record),
+        committed=record.request.committed,
     )
     op.result.release, op.result.colour, op.result.changed = record.id, colour, True
     op.result.digests = record.digests
 
 
+def _revision(record: Record) -> str:
+    """The commit that an image names by the label of the OCI's image specification, or ''."""
+    for service in record.request.services:
+        labels = (docker.image(record.pinned(service)) or {}).get("Config", {}).get("Labels") or {}
+        if revision := labels.get("org.opencontainers.image.revision"):
+            return str(revision)
+    return ""
+
+
 def watch(op: Operation, record: Record) -> None:
-    """Probation: probe every service through the edge each second; raises `SwitchyardError` on three bad in a row."""
-    pointer = live_pointer(op.paths)
-    if pointer is None or not pointer.probation:
-        return
-    site = site_for(op.paths, op.host, pointer)
-    seconds = record.request.probation_seconds
-    op.say(f"watch: {seconds:.0f} s of probes, {pointer.previous} stands by as backup")
-    failed = dict.fromkeys(record.request.services, 0)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for service in failed:
-            wrong = edge.prove_once(site, op.host, service, set(site.live_targets(service)))
-            failed[service] = failed[service] + 1 if wrong else 0
-            if wrong:
-                op.say(f"watch: {service}: {wrong} ({failed[service]} of {_FAILED_PROBES})")
-            if failed[service] >= _FAILED_PROBES:
-                raise SwitchyardError(
-                    f"Release {record.id} failed on probation: {service}: {wrong}.",
-                    Exit.REVERTED,
-                    colours.log_tail(op.paths.name, pointer.colour),
-                )
-        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+    """Probation: have the release watched, and follow to the verdict.
+
+    Raises `SwitchyardError`: reverted, inconclusive (it stays live), or interrupted by another operation.
+    """
+    from switchyard.watch.attend import attend  # noqa: PLC0415 - the watch itself stands on these phases
+
+    attend(op, record)
 
 
 def conclude(op: Operation) -> None:
     """End a probation: take `backup` out; the previous colour stays warm outside the upstream."""
     pointer = live_pointer(op.paths)
     if pointer and pointer.probation:
-        settled = Pointer(pointer.release, pointer.colour, pointer.previous, probation=False)
+        settled = replace(pointer, probation=False, share=100)
         edge.point(op.paths, site_for(op.paths, op.host, settled), op.host)
 
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from switchyard.engine import docker
 from switchyard.engine.effects import exclusive, replace_file
-from switchyard.engine.layout import EDGE_LIVE, PORTS, PORTS_LOCK, HostConfig
+from switchyard.engine.layout import EDGE_LIVE, PORTS, PORTS_LOCK, STATE, HostConfig
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS, AppName, Colour
 
@@ -35,7 +36,16 @@ def load() -> Plan:
 
 def is_lost() -> bool:
     """Tell whether the plan is missing although something is live."""
-    return not PORTS.is_file() and any((EDGE_LIVE / "pointers").glob("*.conf"))
+    if PORTS.is_file():
+        return False
+    pointers, notes = (EDGE_LIVE / "pointers").glob("*.conf"), STATE.glob("*/fleet.json")
+    return any(_is_ours(path) for path in pointers) or any('"instances": true' in path.read_text() for path in notes)
+
+
+def _is_ours(pointer: Path) -> bool:
+    """Tell whether a pointer was made from this host's plan; one that lists members was not."""
+    first, _, _ = pointer.read_text().partition("\n")
+    return '"members"' not in first
 
 
 def rebuild(containers: Sequence[docker.Container]) -> None:

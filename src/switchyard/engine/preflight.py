@@ -3,7 +3,7 @@
 import os
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from switchyard.engine import docker, edge
@@ -27,19 +27,27 @@ def _refuse(message: str) -> SwitchyardError:
     return SwitchyardError(message, Exit.PREFLIGHT)
 
 
+def ask_registry(request: Request) -> dict[str, docker.RemoteImage]:
+    """Ask the registry once for each service's image."""
+    return {name: docker.resolve(service.reference) for name, service in request.services.items()}
+
+
 def resolve(request: Request) -> dict[str, str]:
     """Ask the registry once for each service's digest, and refuse images of another architecture."""
+    found = ask_registry(request)
+    require_architecture(request, {name: image.architectures for name, image in found.items()})
+    return {name: image.digest for name, image in found.items()}
+
+
+def require_architecture(request: Request, architectures: Mapping[str, Sequence[str]]) -> None:
+    """Refuse images that are built for other machines than this one; an unknown architecture passes."""
     wanted = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    digests = {}
-    for name, service in request.services.items():
-        found = docker.resolve(service.reference)
-        if found.architectures and wanted not in found.architectures:
+    for name, built_for in architectures.items():
+        if built_for and wanted not in built_for:
             raise _refuse(
-                f"{service.reference} is built for {', '.join(found.architectures)}, this host is {wanted}: "
+                f"{request.services[name].reference} is built for {', '.join(built_for)}, this host is {wanted}: "
                 f"push an image for {wanted}."
             )
-        digests[name] = found.digest
-    return digests
 
 
 def check_space(request: Request, digests: dict[str, str], root: str) -> None:
@@ -97,11 +105,11 @@ def check_ports(name: AppName, request: Request, colour: Colour, plan: Plan, hos
                     ) from error
 
 
-def check_connections(request: Request) -> None:
-    """Both colours hold database connections during a switch; their sum must fit."""
+def check_connections(request: Request, hosts: int = 1) -> None:
+    """Both colours hold database connections during a switch, on each host; their sum must fit."""
     if request.database is None:
         return
-    per_colour = sum(s.database_connections * s.instances for s in request.services.values())
+    per_colour = hosts * sum(s.database_connections * s.instances for s in request.services.values())
     needed = 2 * per_colour + (_MIGRATION_CONNECTIONS if request.migration else 0)
     room = request.database.max_connections - request.database.reserved
     if needed > room:

@@ -1,8 +1,9 @@
 """Asks an address over HTTP and judges the answer: health, smoke tests, and the proof after a switch."""
 
 import http.client
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from switchyard.errors import Exit, SwitchyardError
@@ -27,15 +28,16 @@ def ask(
     host: str = "",
     timeout: float = 5.0,
     limit: int = 1 << 20,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
 ) -> Answer:
     """Send one request to `ip:port` on a connection of its own; never raises for what the other side does."""
     connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
-        headers = {"User-Agent": "switchyard", "Connection": "close"} | ({"Host": host} if host else {})
-        connection.request(method, path, headers=headers)
+        sent = {"User-Agent": "switchyard", "Connection": "close", **(headers or {})} | ({"Host": host} if host else {})
+        connection.request(method, path, body=body or None, headers=sent)
         answer = connection.getresponse()
-        body = answer.read(limit)
-        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, body)
+        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read(limit))
     except (OSError, ValueError, http.client.HTTPException) as error:
         return Answer(0, {}, b"", str(error) or type(error).__name__)
     finally:
@@ -98,18 +100,60 @@ def wait_healthy(
         pending[name] = time.monotonic() + (min(rules.interval, 0.05) if streak[name] else rules.interval)
 
 
-def smoke(address: str, test: SmokeTest) -> str:
-    """Run one smoke test against `ip:port`; return what is wrong, or an empty string."""
+def smoke(address: str, test: SmokeTest, *, login: str = "", host: str = "", prefix: str = "") -> str:
+    """Run one smoke test against `ip:port`; return what is wrong, or an empty string.
+
+    `login` is the value of the secret that the test names; `host` and `prefix` lead through the edge.
+    """
     started = time.monotonic()
-    answer = ask(address, test.path, method=test.method, timeout=test.timeout)
+    headers = {"Authorization": login if " " in login else f"Bearer {login}"} if login else {}
+    if test.body:
+        headers["Content-Type"] = "application/json"
+    answer = ask(
+        address,
+        prefix + test.path,
+        method=test.method,
+        host=host,
+        timeout=test.timeout,
+        headers=headers,
+        body=test.body.encode(),
+    )
     seconds = time.monotonic() - started
     what = f"{test.method} {test.path}"
     if answer.problem:
         return f"{what}: no answer ({answer.problem})"
+    wrong = _judge(answer, test)
+    if not wrong and seconds > test.timeout:
+        wrong = f"took {seconds:.1f} s, more than {test.timeout:.1f} s"
+    return f"{what}: {wrong}" if wrong else ""
+
+
+def _judge(answer: Answer, test: SmokeTest) -> str:
     if answer.status != test.status:
-        return f"{what}: expected {test.status}, got {answer.status}"
+        return f"expected {test.status}, got {answer.status}"
+    for name, part in test.headers.items():
+        if name.lower() not in answer.headers:
+            return f"the answer has no header {name}"
+        if part not in answer.headers[name.lower()]:
+            return f"header {name} is {answer.headers[name.lower()]!r}, expected {part!r} in it"
     if test.contains and test.contains.encode() not in answer.body:
-        return f"{what}: the answer does not contain {test.contains!r}"
-    if seconds > test.timeout:
-        return f"{what}: took {seconds:.1f} s, more than {test.timeout:.1f} s"
+        return f"the answer does not contain {test.contains!r}"
+    return _judge_json(answer.body, test.json) if test.json else ""
+
+
+def _judge_json(body: bytes, wanted: dict[str, str]) -> str:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return "the answer is no JSON"
+    for path, value in wanted.items():
+        found = document
+        for key in path.split("."):
+            try:
+                found = found[int(key)] if isinstance(found, list) else found[key]
+            except (KeyError, IndexError, ValueError, TypeError):
+                return f"the answer has no field {path}"
+        text = found if isinstance(found, str) else json.dumps(found)
+        if value and text != value:
+            return f"field {path} is {text[:80]!r}, expected {value!r}"
     return ""

@@ -28,6 +28,12 @@ def removable(paths: AppPaths, ledger: Ledger, retain: int) -> list[str]:
     return [r for r in others if r not in keep]
 
 
+def retained(paths: AppPaths) -> int:
+    """How many good releases the live one says to keep beside it and the previous one; all when nothing is live."""
+    pointer = phases.live_pointer(paths)
+    return records.load(paths, pointer.release).request.retain if pointer else len(records.ids(paths))
+
+
 def prune(paths: AppPaths, ledger: Ledger, retain: int, say: Callable[[str], None]) -> list[str]:
     """Remove old records and the images that no record on this host names any more. Returns what was removed."""
     removed = []

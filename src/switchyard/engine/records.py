@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import secrets as random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName, parse_release_id, release_id
 from switchyard.request import Request, Service
 from switchyard.strict import build
+
+_FILES = ("compose.yml", "release.json")  # in the order of their writing
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,42 @@ def fingerprint(value: str, key: bytes) -> str:
     return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16]
 
 
+# Who asks, from where, and what was asked of the images: none of it makes a release behave differently.
+_VOLATILE = (
+    "engine", "who", "explicit_version", "revision", "committed", "run_url", "migration_decision",
+    "image_policy", "image_override", "rolling", "slo", "canary", "watch",
+)  # fmt: skip
+
+
 def config_hash(request: Request, digests: dict[str, str], key: bytes) -> str:
     """Hash everything that makes two releases behave differently."""
     public = request.public()
-    for volatile in ("engine", "who", "explicit_version", "revision", "migration_decision"):
+    for volatile in _VOLATILE:
         del public[volatile]
     prints = {name: fingerprint(secret.value, key) for name, secret in sorted(request.secrets.items())}
     text = json.dumps([public, digests, prints], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def create(paths: AppPaths, number: int, request: Request, digests: dict[str, str], hashed: str) -> Record:
-    """Write a new record; `release.json` comes last, so a record that has it is complete."""
+def now() -> str:
+    """When a record is made (UTC), as it says so."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def create(
+    paths: AppPaths,
+    number: int,
+    request: Request,
+    digests: dict[str, str],
+    hashed: str,
+    evidence: Mapping[str, str] | None = None,
+    created: str = "",
+) -> Record:
+    """Write a new record; `release.json` comes last, so a record that has it is complete.
+
+    `evidence` is what the gate for images leaves in it, text by file name. `created` is given where several hosts make
+    the same record.
+    """
     identity = release_id(number, request.version)
     directory = paths.releases / identity
     text = request.compose.replace("${SWITCHYARD_RELEASE}", identity)
@@ -93,10 +120,10 @@ def create(paths: AppPaths, number: int, request: Request, digests: dict[str, st
         text = text.replace(f"${{SWITCHYARD_IMAGE_{variable(name)}}}", f"{service.image}@{digests[name]}")
     if "${SWITCHYARD_IMAGE_" in text:
         raise SwitchyardError("The compose template names the image of a service that app_services lacks.", Exit.USAGE)
-    record = Record(
-        identity, datetime.now(UTC).isoformat(timespec="seconds"), hashed, dict(digests), request, directory
-    )
+    record = Record(identity, created or now(), hashed, dict(digests), request, directory)
     replace_file(record.compose_file, text, step="record.compose", mode=0o640)
+    for name, content in (evidence or {}).items():
+        replace_file(directory / name, content, step="record.evidence", mode=0o640)
     data = {
         "id": record.id,
         "created": record.created,
@@ -117,6 +144,21 @@ def load(paths: AppPaths, identity: str) -> Record:
         return Record(data["id"], data["created"], data["config_hash"], data["digests"], request, directory)
     except (OSError, ValueError, KeyError) as error:
         raise SwitchyardError(f"The record of release {identity} cannot be read: {error}.") from error
+
+
+def export(paths: AppPaths, identity: str) -> dict[str, str]:
+    """The files of a record by name, for a host of the same fleet that lacks it."""
+    directory = load(paths, identity).directory
+    return {name: (directory / name).read_text() for name in _FILES}
+
+
+def adopt(paths: AppPaths, identity: str, files: Mapping[str, str]) -> None:
+    """Write a record that another host of the fleet exported; one that is here already stays."""
+    directory = paths.releases / identity
+    if parse_release_id(identity) is None or (directory / "release.json").is_file():
+        return
+    for name in _FILES:
+        replace_file(directory / name, files[name], step="record.adopt", mode=0o640)
 
 
 def ids(paths: AppPaths) -> list[str]:

@@ -4,25 +4,40 @@ It makes four things true again: the pointer is the last one that was proven; th
 or nothing; every start in the ledger has an end; the lease belongs to somebody alive.
 """
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
 
+from switchyard.data import exchange
 from switchyard.engine import colour as colours
-from switchyard.engine import docker, edge, phases, ports, records
+from switchyard.engine import docker, edge, handover, phases, ports, records, rejoin
 from switchyard.engine import lease as leases
+from switchyard.engine.announce import announce
 from switchyard.engine.effects import exclusive, run
-from switchyard.engine.layout import EDGE_CONTAINER, EDGE_LIVE, REQUESTS, AppPaths, HostConfig
+from switchyard.engine.layout import EDGE_LIVE, REQUESTS, AppPaths, HostConfig
 from switchyard.engine.ledger import Event, Ledger
 from switchyard.engine.operation import Operation, Result, read_result, write_result
-from switchyard.engine.probe import ask, judge_health
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import Colour, other
+from switchyard.names import Colour, new_operation, other
+from switchyard.watch import attend, watcher
+from switchyard.watch import state as probations
 
 Say = Callable[[str], None]
 BOOT_SECONDS = 120.0
 _ORPHAN_SECONDS = 600.0
+
+
+def alone(op: Operation) -> None:
+    """This host releases by itself from now on, also when it was one of several before; refused while it is."""
+    if op.host.several:
+        raise SwitchyardError(
+            f"{op.host.name} releases together with other hosts: deploy and roll back from the control machine.",
+            Exit.USAGE,
+        )
+    if op.paths.note.is_file():
+        run(["rm", "-f", "--", str(op.paths.note)], step="recover.alone")
 
 
 def before(op: Operation) -> None:
@@ -30,7 +45,8 @@ def before(op: Operation) -> None:
     pointer = phases.live_pointer(op.paths)
     named = (pointer.release, pointer.colour) if pointer else None
     died = op.ledger.unfinished() and leases.holder(op.paths) is None
-    if died or named != op.ledger.last_live() or ports.is_lost():
+    # On probation it is asked whether somebody watches.
+    if died or named != op.ledger.last_live() or ports.is_lost() or (pointer and pointer.probation):
         repair(op.paths, op.host, op.ledger, op.say)
 
 
@@ -44,9 +60,14 @@ def recover(paths: AppPaths, host: HostConfig, say: Say, *, after: str = "") -> 
         lease = leases.read(paths)
         if lease and lease.op and lease.process_alive:
             return False
-        if lease and lease.alive and lease.op != after and after:
+        if paths.note.is_file():
+            _remove_temporaries(paths)
+            forget_orphans()
+            problem = rejoin.repair(paths, host, say, after=after)
+        elif lease and lease.alive and lease.op != after and after:
             return False
-        problem = repair(paths, host, Ledger.load(paths), say)
+        else:
+            problem = repair(paths, host, Ledger.load(paths), say)
         if after and read_result(paths, after) is None:
             # It died before it began, so the ledger knows nothing of it; its follower still waits for an answer.
             message = "The operation died before it began; nothing was changed. The same command again converges."
@@ -67,7 +88,10 @@ def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> Switc
         say("recover: the port plan is missing and is read back from Docker")
         ports.rebuild(docker.labelled())
     problem: SwitchyardError | None = None
-    for settle in (_settle_pointer, _settle_live, _settle_probation, warm_again):
+    steps = (
+        _settle_database, _settle_edge, _settle_verdict, _settle_pointer, _settle_live, _settle_probation, warm_again,
+    )  # fmt: skip
+    for settle in steps:
         try:
             settle(paths, host, ledger, say)
         except SwitchyardError as error:
@@ -90,6 +114,19 @@ def _remove_temporaries(paths: AppPaths) -> None:
             run(["find", str(directory), "-name", ".*.tmp", "-type", "f", "-delete"], step="recover.temporaries")
 
 
+def _settle_edge(_paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say) -> None:
+    """One edge serves: a take-over by a new container that was interrupted goes on, or is undone."""
+    if len(edge.containers()) > 1:
+        with edge.edge_lock():
+            for line in handover.settle():
+                say(f"recover: {line}")
+
+
+def _settle_database(paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say) -> None:
+    """A restore that died leaves one whole database, the old one or the new one."""
+    exchange.settle(paths, say)
+
+
 def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
     """A pointer that was renamed but never proven would go live at the next unrelated reload, so it goes back."""
     pointer, live = phases.live_pointer(paths), ledger.last_live()
@@ -103,17 +140,18 @@ def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
     release, colour = live
     named = pointer.release if pointer else "nothing"
     say(f"recover: the pointer names {named}, {release} was proven last; it goes back")
-    _start_if_down(paths, host, release, colour, say)
+    start_if_down(paths, host, release, colour, say)
     edge.point(paths, phases.site_for(paths, host, Pointer(release, colour, _warm(paths, ledger, colour))), host)
 
 
 def _settle_live(paths: AppPaths, host: HostConfig, _: Ledger, say: Say) -> None:
     """What the pointer names must run."""
     if live := phases.live_pointer(paths):
-        _start_if_down(paths, host, live.release, live.colour, say)
+        start_if_down(paths, host, live.release, live.colour, say)
 
 
-def _start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colour, say: Say) -> None:
+def start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colour, say: Say) -> None:
+    """Start a release in its colour unless all of it runs."""
     if colours.release_in(paths.name, colour) != (release, True):
         say(f"recover: starting {release} on {colour}")
         colours.start(records.load(paths, release), colour, ports.load(), host)
@@ -152,27 +190,30 @@ def warm_again(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> N
         colours.stop(paths.name, idle)
 
 
-def _settle_probation(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
-    """Nobody watches any more: a release that answers stays, one that does not goes back."""
-    pointer = phases.live_pointer(paths)
+def _settle_verdict(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
+    """A verdict that was reached on a release, and died before all that follows from it was done, is carried out."""
+    pointer, known, live = phases.live_pointer(paths), probations.load(paths), ledger.last_live()
+    if pointer is None or live is None or known is None or known.done or not known.verdict:
+        return
+    if known.release not in (pointer.release, live[0]):
+        return
+    say(f"recover: the verdict on {known.release} was {known.verdict}; it is carried out")
+    if known.verdict == "revert" and pointer.release == known.release and pointer.previous in records.ids(paths):
+        start_if_down(paths, host, pointer.previous, other(pointer.colour), say)
+    watcher.carry_out(paths, host, known)
+    ledger.events = Ledger.load(paths).events
+
+
+def _settle_probation(paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say) -> None:
+    """A probation that nobody watches any more is watched again."""
+    pointer, known = phases.live_pointer(paths), probations.load(paths)
     if pointer is None or not pointer.probation:
         return
-    record = records.load(paths, pointer.release)
-    targets = colours.targets(record, pointer.colour, ports.load(), host)
-    wrong = ""
-    for name, target in targets.items():
-        health = record.request.services[name.rpartition("-")[0]].health
-        wrong = wrong or judge_health(ask(target, health.path, timeout=health.timeout), health.path)
-    if wrong and pointer.previous in records.ids(paths):
-        say(f"recover: {pointer.release} does not pass its probation ({wrong}); {pointer.previous} goes live again")
-        back = Pointer(pointer.previous, other(pointer.colour))
-        edge.point(paths, phases.site_for(paths, host, back), host)
-        ledger.append("live", op="recover", release=back.release, colour=back.colour)
-        ledger.append("bad", op="recover", release=pointer.release, reason=wrong)
-        return
-    say(f"recover: {pointer.release} answers; its interrupted probation is over")
-    settled = Pointer(pointer.release, pointer.colour, pointer.previous)
-    edge.point(paths, phases.site_for(paths, host, settled), host)
+    if known is None or known.release != pointer.release or known.done:
+        known = watcher.begin(paths, new_operation(), records.load(paths, pointer.release), time.time())
+    if not watcher.is_running(known.op):
+        say(f"recover: {pointer.release} is on probation; the watch goes on")
+        watcher.start(paths, known.op, attend.engine())
 
 
 def _write_end(paths: AppPaths, ledger: Ledger, start: Event, live: Pointer | None) -> None:
@@ -191,6 +232,11 @@ def _write_end(paths: AppPaths, ledger: Ledger, start: Event, live: Pointer | No
         version=start["version"],
         release=live.release if live else "",
     )
+    if start["kind"] in ("deploy", "rollback"):
+        who = start.get("who", "")
+        app, version = str(paths.name), start["version"]
+        title = f"{app}: {message}"
+        announce(f"{start['kind']}.interrupted", title, severity="critical", app=app, version=version, who=who)
     if read_result(paths, start["op"]) is None:
         result = Result(start["op"], start["kind"], int(Exit.INTERRUPTED), message, version=start["version"])
         result.release, result.colour = (live.release, live.colour) if live else ("", "")
@@ -215,20 +261,29 @@ def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
     """After a reboot: wait for the addresses that are published on, bring the live colour up, then the edge."""
     _wait_for(lambda: _can_bind(host.publish_address), f"address {host.publish_address} to come up")
     _wait_for(_docker_answers, "Docker to answer")
+    with contextlib.suppress(SwitchyardError):
+        # Said and tried again by the repair below; the application starts without its database, too.
+        _settle_database(paths, host, Ledger(paths), say)
     live = Ledger.load(paths).last_live()
-    if live is not None:
+    if paths.note.is_file():
+        rejoin.start_live(paths, host, say)
+    elif live is not None:
         release, colour = live
-        _start_if_down(paths, host, release, colour, say)
+        start_if_down(paths, host, release, colour, say)
     start_edge(say)
     recover(paths, host, say)
 
 
 def start_edge(say: Say) -> None:
-    """Start the edge's container when it exists and does not run."""
-    found = docker.inspect(EDGE_CONTAINER)
-    if found is not None and not found["State"]["Running"]:
+    """Start the edge's container, the newest when there are several, unless one runs."""
+    found = edge.containers()
+    if found and not any(container.running for container in found):
         say("recover: starting the edge")
-        run(["docker", "start", EDGE_CONTAINER], step="recover.edge", timeout=60)
+        run(["docker", "start", found[0].id], step="recover.edge", timeout=60)
+    if len(found) > 1:
+        with edge.edge_lock():
+            for line in handover.settle(wait=handover.START_SECONDS):
+                say(f"recover: {line}")
 
 
 def _can_bind(address: str) -> bool:

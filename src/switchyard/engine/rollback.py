@@ -16,6 +16,7 @@ def rollback(op: Operation, wanted: str) -> None:
     """
     try:
         with op.exclusively():
+            recover.alone(op)
             recover.before(op)
             pointer = phases.live_pointer(op.paths)
             if pointer is None:
@@ -46,7 +47,8 @@ def rollback(op: Operation, wanted: str) -> None:
         op.fail(error)
         op.say(f"FAILED: {error.message}")
         if op.lease is not None and error.code is not Exit.INTERRUPTED:
-            op.end("failed")
+            with op.exclusively(wait=30):
+                op.end("failed")
 
 
 def is_warm(op: Operation, target: Record, idle: Colour) -> bool:
@@ -77,7 +79,7 @@ def choose(op: Operation, pointer: Pointer, wanted: str) -> Record:
     known, good = records.ids(op.paths), _good(op)
     if not wanted:
         earlier = [release for release in op.ledger.lineage()[:-1] if release in good and release in known]
-        if pointer.probation and pointer.previous in known:
+        if (pointer.probation or pointer.rolling) and pointer.previous in known:
             earlier = [pointer.previous]
         if not earlier:
             raise SwitchyardError(

@@ -6,7 +6,7 @@ by one rename. The first line carries what the file says as JSON, so that the po
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 from switchyard.engine.layout import LOGS, HostConfig
 from switchyard.engine.ports import Plan, addresses
@@ -22,13 +22,33 @@ class Pointer:
     """What a pointer file says: the live release and colour, and the other colour's role beside it.
 
     `previous` is the warm release of the other colour (asked for old assets); `probation` puts it into the upstream as
-    `backup`, too.
+    `backup`, too. `members` has every `ip:port` by colour and service where several hosts serve; empty, they are those
+    that this host's port plan has. `rolling` puts both colours into the upstream as equals, while host after host moves
+    from the one to the other. `share` is the percentage of clients that a canary has; `previous` has the others.
     """
 
     release: str
     colour: Colour
     previous: str = ""
     probation: bool = False
+    members: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    rolling: bool = False
+    share: int = 100
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether both releases serve, each its share of the clients."""
+        return self.share < 100 and bool(self.previous)
+
+    def back(self) -> "Pointer":
+        """The pointer that goes back from this one."""
+        return Pointer(self.previous, other(self.colour), members=self.members)
+
+    def mark(self) -> dict[str, object]:
+        """What is said of it, as JSON has it; what is rarely so is left out."""
+        data = asdict(self)
+        usual = {"members": {}, "rolling": False, "share": 100}
+        return {key: data[key] for key in data if key not in usual or data[key] != usual[key]}
 
 
 def read(text: str) -> Pointer | None:
@@ -61,6 +81,8 @@ class Site:
 
     def targets(self, record: Record, service: str, colour: Colour) -> list[str]:
         """The `ip:port` of every instance of a service on every app host."""
+        if colour in self.pointer.members:
+            return self.pointer.members[colour].get(service, [])
         count = record.instances[service]
         return [
             target
@@ -69,8 +91,9 @@ class Site:
         ]
 
     def live_targets(self, service: str) -> list[str]:
-        """The addresses that the live colour answers on."""
-        return self.targets(self.live, service, self.pointer.colour)
+        """The addresses that may answer: the live colour's, and while hosts move one by one the other's, too."""
+        old = self._previous_targets(service) if self.pointer.rolling else []
+        return self.targets(self.live, service, self.pointer.colour) + old
 
     def upstream(self, service: str) -> str:
         """Name of a service's upstream: dots, which no name has, keep two applications' upstreams apart."""
@@ -78,18 +101,12 @@ class Site:
 
     def render(self) -> str:
         """The pointer file's text."""
-        mark = json.dumps(
-            {
-                "release": self.pointer.release,
-                "colour": self.pointer.colour,
-                "previous": self.pointer.previous,
-                "probation": self.pointer.probation,
-            }
-        )
+        mark = json.dumps(self.pointer.mark())
         parts = [f"{_MARK}{mark}", "# Replaced whole by the engine at every switch; edits do not last.", ""]
         parts += self._log_format()
         for service, spec in self.live.request.services.items():
             parts += self._upstream(service, spec)
+        parts += self._canary()
         parts += self._server()
         parts += self._proof_server()
         return "\n".join(parts) + "\n"
@@ -110,26 +127,42 @@ class Site:
                         lines.append(f'    "{target}" {value};')
                         lines.append(f'    "~[ ,]{re.escape(target)}$" {value};')
             lines.append("}")
+        lines += self._asked()
         numbers = {"msec": "$msec", "status": "$status", "bytes": "$bytes_sent", "seconds": "$request_time"}
         texts = {
             "time": "$time_iso8601",
             "id": "$request_id",
             "client": "$remote_addr",
             "host": "$host",
-            "method": "$request_method",
-            "path": "$uri",
+            "method": f"${self.name.variable}_method",
+            "path": f"${self.name.variable}_path",
             "protocol": "$server_protocol",
             "upstream": "$upstream_addr",
             "upstream_status": "$upstream_status",
             "upstream_seconds": "$upstream_response_time",
             "connect_seconds": "$upstream_connect_time",
+            "header_seconds": "$upstream_header_time",
             "release": f"${self.name.variable}_release",
             "colour": f"${self.name.variable}_colour",
         }
-        # Nginx always has these four as numbers; the upstream's may be empty or a list, so they are text.
+        # Nginx always has the first four as numbers; the upstream's may be empty or a list, so they are text.
         fields = [f'"{key}":{value}' for key, value in numbers.items()]
         fields += [f'"{key}":"{value}"' for key, value in texts.items()]
         return [*lines, f"log_format {self.name} escape=json '{{{','.join(fields)}}}';", ""]
+
+    def _asked(self) -> list[str]:
+        """What the client asked for, without the query.
+
+        An error page of the edge is a request of its own and hides it; then it is read back from the request line.
+        """
+        lines = []
+        for what, usual, pattern in (("method", "$request_method", "([A-Z]+) "), ("path", "$uri", "[A-Z]+ ([^? ]*)")):
+            name = f"{self.name.variable}_{what}"
+            lines.append(f'map $request ${name}_sent {{ default ""; "~^{pattern}" $1; }}')
+            # Looked up only where an error page may have come in between.
+            sent = " ".join(f"{status} ${name}_sent;" for status in (502, 503, 504))
+            lines.append(f"map $status ${name} {{ default {usual}; {sent} }}")
+        return lines
 
     def _upstream(self, service: str, spec: Service) -> list[str]:
         targets = self.live_targets(service)
@@ -141,11 +174,37 @@ class Site:
             lines += [f"    server {target} {limit} backup;" for target in self._previous_targets(service)]
         # Below the application's own keep-alive time, so that this side is the one that closes an idle connection.
         lines += ["    keepalive 64;", f"    keepalive_timeout {self.live.request.keepalive_seconds}s;", "}"]
-        if spec.asset_paths and (previous := self._previous_targets(service)):
+        if (spec.asset_paths or self.pointer.is_canary) and (previous := self._previous_targets(service)):
             lines += [f"upstream {self.upstream(service)}.previous {{"]
             lines += [f"    server {target} max_fails=0;" for target in previous]
-            lines += ["    keepalive 8;", "}"]
+            lines += ["    keepalive 8;", f"    keepalive_timeout {self.live.request.keepalive_seconds}s;", "}"]
         return [*lines, ""]
+
+    def _canary(self) -> list[str]:
+        """Which clients the new release has: the same ones at every step, and more of them."""
+        if not self.pointer.is_canary:
+            return []
+        canary, name = self.live.request.canary, self.name.variable
+        kind, _, key = canary.key.partition(":")
+        by_key = {"cookie": f"$cookie_{key}", "header": f"$http_{key.lower().replace('-', '_')}"}.get(kind, "")
+        lines = []
+        if by_key:
+            # Who does not say who it is, is told apart by its address.
+            lines.append(f'map {by_key} ${name}_client {{ default {by_key}; "" $remote_addr; }}')
+        client = f"${name}_client" if by_key else "$remote_addr"
+        # `*` and no 100 %: before Nginx 1.31.2 an explicit 100 % could leave a client without a side.
+        lines.append(f"split_clients {client} ${name}_draw {{ {self.pointer.share}% new; * old; }}")
+        tester = canary.tester.lower()
+        chosen = f'"$http_{tester}$cookie_{tester}"' if tester else '""'
+        lines.append(f"map {chosen} ${name}_side {{ default ${name}_draw; always new; never old; }}")
+        for service in self.live.request.services:
+            upstream = self.upstream(service)
+            old = f"{upstream}.previous" if self._previous_targets(service) else upstream
+            lines.append(f"map ${name}_side ${self._to(service)} {{ default {upstream}; old {old}; }}")
+        return [*lines, ""]
+
+    def _to(self, service: str) -> str:
+        return f"{self.name.variable}_to_{service.replace('-', '_')}"
 
     def _previous_targets(self, service: str) -> list[str]:
         if self.previous is None or service not in self.previous.request.services:
@@ -177,7 +236,8 @@ class Site:
             # A page loaded before the switch still asks for its hashed assets; only the other colour has them.
             lines += ["        proxy_intercept_errors on;", "        recursive_error_pages on;"]
             lines.append(f"        error_page 404 = @{self.name}-{service}-previous;")
-        return [*lines, f"        proxy_pass http://{self.upstream(service)};", "    }"]
+        upstream = f"${self._to(service)}" if self.pointer.is_canary else self.upstream(service)
+        return [*lines, f"        proxy_pass http://{upstream};", "    }"]
 
     def _previous_location(self, service: str) -> list[str]:
         timeout = self.live.request.services[service].response_timeout
@@ -196,8 +256,11 @@ class Site:
         lines = ["server {", f"    listen 127.0.0.1:{self.host.status_port};"]
         lines += [f"    server_name {self.name}.proof;", "    access_log off;"]
         for service, spec in self.live.request.services.items():
-            lines += [f"    location = /{service} {{", "        include proxy.conf;"]
-            lines.append(f"        add_header X-Switchyard-Release {self.pointer.release} always;")
-            lines.append("        add_header X-Switchyard-Upstream $upstream_addr always;")
-            lines += [f"        proxy_pass http://{self.upstream(service)}{spec.health.path};", "    }"]
+            # The health page proves a switch; below `/via/`, smoke tests ask for whatever users would.
+            timeout = f"        proxy_read_timeout {spec.response_timeout}s;"
+            for match, target in ((f"= /{service}", spec.health.path), (f"/via/{service}/", "/")):
+                lines += [f"    location {match} {{", "        include proxy.conf;", timeout]
+                lines.append(f"        add_header X-Switchyard-Release {self.pointer.release} always;")
+                lines.append("        add_header X-Switchyard-Upstream $upstream_addr always;")
+                lines += [f"        proxy_pass http://{self.upstream(service)}{target};", "    }"]
         return [*lines, "}"]
