@@ -1,0 +1,80 @@
+"""The bars of roles and hardening."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from switchyard.control.inventory import ROLES
+from tests.bed import Bed, Host
+from tests.bench.bars import Bench
+from tests.bench.main import pytest_counts
+from tests.lab import VERSIONS, Lab
+from tests.project import ROOT, Project
+from tests.scan import answering, containers, force_routes, give_ipv6, ipv6_of
+
+DECLARED = [22, 80]
+
+
+def roles(bench: Bench) -> None:
+    """Every role's scenario, whole, and Ansible's production profile."""
+    passed = 0
+    for role in ROLES:
+        argv = [sys.executable, "-m", "tests.molecule", "run", role]
+        passed += subprocess.run(argv, cwd=ROOT, check=False).returncode == 0
+    note = "check on a bare host, converge, idempotence, verify, damage, repair"
+    bench.add("roles whose scenario passes on real hosts", passed, len(ROLES), "roles", want=">=", note=note)
+    done = subprocess.run(
+        ["ansible-lint", "--offline", "-q", "--format=pep8"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    findings = len(done.stdout.splitlines()) or int(done.returncode != 0)
+    bench.add("ansible-lint, production profile", findings, 0, "findings")
+
+
+def scan(bench: Bench) -> None:
+    """All TCP ports, from a neighbour, IPv4 and IPv6, with and without forced routes, through restart and reboot."""
+    with tempfile.TemporaryDirectory() as folder, Bed.for_tests("scan") as bed:
+        lab = Lab.build(Project(Path(folder)), bed)
+        assert lab.project.play("deploy", "-e", f"version={VERSIONS[0]}").returncode == 0
+        neighbour = bed.host("neighbour")
+        give_ipv6(neighbour, lab.host)
+        force_routes(neighbour, lab.host)
+        for event in ("provisioned", "Docker restarted", "rebooted"):
+            _happen(event, lab)
+            found = _holes(neighbour, lab.host)
+            missing = set(DECLARED) - set(answering(neighbour, lab.host.address, DECLARED))
+            bench.add(f"undeclared ports that answer a neighbour, {event}", sum(map(len, found.values())), 0, "ports")
+            bench.add(f"declared ports that do not, {event}", len(missing), 0, "ports")
+        lab.host.exec(["nft", "delete", "table", "inet", "switchyard"])
+        found = _holes(neighbour, lab.host)
+        note = ", ".join(f"{address} {ports}" for address, ports in found.items() if ports)
+        bench.add("the same without the firewall", sum(map(len, found.values())), 2, "ports", want=">=", note=note)
+
+
+def _happen(event: str, lab: Lab) -> None:
+    if event == "Docker restarted":
+        lab.host.exec(["systemctl", "restart", "docker"])
+    if event == "rebooted":
+        lab.host.power_cycle()
+        give_ipv6(lab.host)
+    deadline = time.monotonic() + 90
+    while not answering(lab.host, lab.host.address, [80]) or not containers(lab.host):
+        assert time.monotonic() < deadline, f"the edge did not come back: {event}"
+        time.sleep(1)
+
+
+def _holes(neighbour: Host, host: Host) -> dict[str, list[int]]:
+    """Ports that answer and should not, by address; the last ones are reached by forced routes alone."""
+    found = {}
+    for address in (host.address, ipv6_of(host), "127.0.0.1", *containers(host)):
+        allowed = DECLARED if address in (host.address, ipv6_of(host)) else []
+        found[address] = [port for port in answering(neighbour, address) if port not in allowed]
+    return found
+
+
+def secrets(bench: Bench) -> None:
+    """Canaries in process lists, logs, Docker, records, ledger and Ansible's most talkative output."""
+    words = ("tests/integration/test_5_hardening.py", "-k", "no_secret")
+    good, bad = pytest_counts(bench, *words)
+    bench.add("canary secrets found anywhere but in their own files", bad if good else 1e9, 0, "found")
