@@ -1,0 +1,146 @@
+"""Starts the live release's own services against a restored copy, where nothing but the copy can be reached."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from switchyard.data.copy import Copy
+from switchyard.engine import colour as colours
+from switchyard.engine import docker, phases, ports, probe, records
+from switchyard.engine.effects import replace_file, run
+from switchyard.engine.layout import AppPaths, HostConfig
+from switchyard.engine.records import Record
+from switchyard.errors import SwitchyardError
+from switchyard.names import COLOURS
+from switchyard.request import route_owner
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One start of a release against a copy."""
+
+    paths: AppPaths
+    host: HostConfig
+    record: Record
+    copy: Copy
+    services: list[str]
+    """Those that use the database; the others prove nothing here."""
+
+    @property
+    def project(self) -> str:
+        """Name of the compose project and of the network."""
+        return f"{self.paths.name}-drill"
+
+    @property
+    def file(self) -> Path:
+        """The compose file of the trial, on a tmpfs: it may carry secrets that are given by environment."""
+        return Path("/run/switchyard") / f"{self.project}.json"
+
+    def run(self, say: Say) -> list[str]:
+        """Start, wait until healthy, run the smoke tests; returns what went wrong. Leaves nothing behind."""
+        try:
+            self._start()
+            addresses = self._addresses()
+            health = {name: self.record.request.services[name.rpartition("-")[0]].health for name in addresses}
+            probe.wait_healthy(
+                addresses, health, still_running=self._exited, say=lambda text: say(f"drill: application: {text}")
+            )
+            return self._smoke(addresses)
+        except SwitchyardError as error:
+            return [error.message]
+        finally:
+            self.remove()
+
+    def _start(self) -> None:
+        self.remove()
+        run(["docker", "network", "create", "--internal", self.project], step="trial.network")
+        # "none" admits no other network beside it.
+        run(["docker", "network", "disconnect", "none", self.copy.name], step="trial.lone", check=False)
+        run(["docker", "network", "connect", "--alias", "postgres", self.project, self.copy.name], step="trial.connect")
+        given = run(
+            colours.compose(self.record, self.project, "config", "--format", "json"),
+            step="trial.config",
+            environment=colours.environment(self.record, COLOURS[0], ports.load(), self.host),
+        )
+        text = json.dumps(alone(json.loads(given.out), self.services, self.project))
+        replace_file(self.file, text, step="trial.file", mode=0o600)
+        run([*self._compose, "up", "--detach", "--pull", "never"], step="trial.start", timeout=300)
+
+    @property
+    def _compose(self) -> list[str]:
+        return ["docker", "compose", "--project-name", self.project, "--file", str(self.file)]
+
+    def _containers(self) -> list[docker.Container]:
+        return docker.containers({"com.docker.compose.project": self.project})
+
+    def _addresses(self) -> dict[str, str]:
+        """Each instance's address in the network, which the host reaches although it has no way out."""
+        found = {}
+        for container in self._containers():
+            name = container.labels["com.docker.compose.service"]
+            networks: dict[str, Any] = (docker.inspect(container.id) or {})["NetworkSettings"]["Networks"]
+            port = self.record.request.services[name.rpartition("-")[0]].port
+            found[name] = f"{networks[self.project]['IPAddress']}:{port}"
+        return found
+
+    def _exited(self) -> str:
+        gone = [container.name for container in self._containers() if not container.running]
+        return f"container {gone[0]} ended" if gone else ""
+
+    def _smoke(self, addresses: dict[str, str]) -> list[str]:
+        problems = []
+        for test in self.record.request.smoke_tests:
+            owner = route_owner(self.record.request, test.path)
+            for name, target in addresses.items():
+                if name.rpartition("-")[0] == owner and (wrong := probe.smoke(target, test)):
+                    problems.append(f"smoke test on {name}: {wrong}")
+        return problems
+
+    def remove(self) -> None:
+        """Remove containers, network and file."""
+        ids = [container.id for container in self._containers()]
+        if ids:
+            run(["docker", "rm", "--force", "--volumes", *ids], step="trial.remove", timeout=120)
+        run(
+            ["docker", "network", "disconnect", "--force", self.project, self.copy.name],
+            step="trial.leave",
+            check=False,
+        )
+        run(["docker", "network", "rm", self.project], step="trial.unnetwork", check=False)
+        run(["rm", "-f", "--", str(self.file)], step="trial.unfile")
+
+
+def alone(config: dict[str, Any], services: list[str], network: str) -> dict[str, Any]:
+    """A release's compose configuration, cut down to some services that reach one network and nothing of the live ones.
+
+    No published ports, no shared directories (an empty one instead), no other network, no restarts.
+    """
+    kept: dict[str, Any] = {}
+    for name, service in config["services"].items():
+        if name.rpartition("-")[0] not in services or not name.rpartition("-")[2].isdigit():
+            continue
+        mounted = [volume["target"] for volume in service.get("volumes") or [] if volume.get("type") == "bind"]
+        # Labels are what the engine finds a colour's containers by; these are none of any colour.
+        dropped = ("ports", "volumes", "networks", "labels", "container_name", "restart", "depends_on")
+        kept[name] = {key: value for key, value in service.items() if key not in dropped} | {
+            "networks": {"drill": {}},
+            "restart": "no",
+            "tmpfs": [*(service.get("tmpfs") or []), *(f"{target}:mode=1777" for target in mounted)],
+        }
+    return {
+        "services": kept,
+        "secrets": config.get("secrets") or {},
+        "networks": {"drill": {"name": network, "external": True}},
+    }
+
+
+def live_trial(paths: AppPaths, host: HostConfig, copy: Copy, services: list[str]) -> Trial | None:
+    """The trial of what is live; None when nothing is, or when it does not use the database."""
+    pointer = phases.live_pointer(paths)
+    if pointer is None or not services:
+        return None
+    return Trial(paths, host, records.load(paths, pointer.release), copy, services)

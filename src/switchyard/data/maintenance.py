@@ -1,0 +1,63 @@
+"""Keeps users and writers away from a database that is being exchanged, and lets them in again."""
+
+from datetime import datetime
+
+from switchyard.engine import colour as colours
+from switchyard.engine import maintenance as pages
+from switchyard.engine import phases, records, recover
+from switchyard.engine.operation import Operation
+from switchyard.errors import SwitchyardError
+from switchyard.names import COLOURS, other
+
+
+def enter(op: Operation) -> None:
+    """Show users the maintenance page, then stop everything that writes."""
+    try:
+        pages.turn_on(op.paths, op.host)
+    except SwitchyardError as error:
+        # An edge that cannot answer with a page must not keep the database from coming back.
+        op.say(f"restore: users see errors instead of the maintenance page: {error.message}")
+    for colour in COLOURS:
+        colours.stop(op.paths.name, colour)
+
+
+def leave(op: Operation, until: str) -> str:
+    """Start the release that fits the restored database; returns a sentence about it.
+
+    That is the live one, unless its migration came after `until`: then the one that was live at that time.
+    """
+    pointer = phases.live_pointer(op.paths)
+    if pointer is None:
+        return "Nothing was live: deploy a release."
+    fitting = _fitting(op, pointer.release, until)
+    try:
+        if fitting == pointer.release:
+            recover.start_if_down(op.paths, op.host, pointer.release, pointer.colour, op.say)
+            phases.wait_until_healthy(op, records.load(op.paths, pointer.release), pointer.colour)
+            return f"{pointer.release} serves."
+        record, idle = records.load(op.paths, fitting), other(pointer.colour)
+        op.say(f"restore: {pointer.release} migrated after {until}; {fitting} was live then and is started")
+        phases.start(op, record)
+        phases.verify(op, record, idle)
+        phases.switch(op, record, idle, probation=False)
+    except SwitchyardError as error:
+        return (
+            f"WARNING: {fitting} does not serve ({error.message}) Release one that fits the restored database: "
+            "deploy.yml, or scripts/rollback.sh."
+        )
+    return f"{fitting}, which was live then, serves; set app_version to it."
+
+
+def _fitting(op: Operation, live: str, until: str) -> str:
+    """The release whose schema the restored database has."""
+    record = records.load(op.paths, live)
+    migration = record.request.migration
+    if migration is None or record.digests.get(migration.service, "") in op.ledger.migrated():
+        return live
+    moment = datetime.fromisoformat(until)
+    before = [
+        str(event["release"])
+        for event in op.ledger.of("live")
+        if event.get("release") and datetime.fromisoformat(event["time"]) <= moment
+    ]
+    return before[-1] if before and before[-1] in records.ids(op.paths) else live

@@ -1,0 +1,40 @@
+"""The operations of this room that people start: what their units run."""
+
+from typing import Any
+
+from switchyard.data import backup as backups
+from switchyard.data import drill, restore, settings, state
+from switchyard.engine.operation import Operation
+from switchyard.errors import Exit, SwitchyardError
+
+
+def perform(op: Operation, request: dict[str, Any]) -> None:
+    """Run an operation by its kind; its result tells how it ended."""
+    try:
+        if op.kind == "backup":
+            _back_up(op, str(request.get("type", "incr")))
+        elif op.kind == "drill":
+            _drill(op, str(request.get("plan", "")))
+        else:
+            restore.restore(op, restore.Wish(**request["wish"]))
+    except SwitchyardError as error:
+        op.fail(error)
+        op.say(f"FAILED: {error.message}")
+
+
+def _back_up(op: Operation, kind: str) -> None:
+    backup = settings.load(op.paths.name)
+    message = backups.back_up(backup, kind, op.say)
+    state.write(backup, "backup", ok=True, message=message, kind=kind)
+    op.result.changed, op.result.message = True, message
+
+
+def _drill(op: Operation, plan: str) -> None:
+    report = drill.drill(settings.load(op.paths.name), op.say, plan)
+    op.result.message = report.sentence
+    op.result.details = "\n".join(
+        f"{'ok    ' if check.ok else 'FAILED'} {check.name}{': ' if check.detail else ''}{check.detail}"
+        for check in report.checks
+    )
+    if not report.ok:
+        op.result.code = int(Exit.FAILED)

@@ -1,0 +1,40 @@
+"""A named restore point before a migration, and a backup before one that contracts the schema."""
+
+from switchyard.data import backup as backups
+from switchyard.data import database, pgbackrest, settings, state
+from switchyard.engine.operation import Operation
+from switchyard.engine.records import Record
+from switchyard.errors import Exit, SwitchyardError
+
+
+def before_migration(op: Operation, record: Record) -> None:
+    """Make the point that `before-deploy=NUMBER` restores to; does nothing where there is no backup.
+
+    A release that raises the schema epoch gets an incremental backup first, which makes going back quick. Raises
+    `SwitchyardError`: no migration begins that could not be undone.
+    """
+    backup = settings.find(op.paths.name)
+    if backup is None:
+        return
+    try:
+        backups.require_archiving(backup)
+        if record.request.schema_epoch > op.ledger.schema_epoch()[0]:
+            op.say("migrate: the schema contracts, so a backup comes first")
+            with backups.alone(backup, wait=600):
+                for number, repository in enumerate(backup.repositories, start=1):
+                    backups.back_up_to(backup, number, repository, "incr", op.say)
+        name = pgbackrest.point_name(record.id)
+        statement = (
+            f"SELECT pg_create_restore_point('{name}'), "
+            "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int, pg_switch_wal()"
+        )
+        made = state.now().isoformat()
+        row = database.sql(backup.container, statement, step="migrate.restore_point")[0]
+    except SwitchyardError as error:
+        raise SwitchyardError(
+            f"No restore point could be made before the migration, so it was not begun: {error.message}", Exit.MIGRATION
+        ) from error
+    point = {"name": name, "lsn": row[0], "timeline": int(row[1]), "made": made}
+    op.ledger.append("restore-point", op=op.id, release=record.id, **point)
+    release = name.rpartition("-")[2]
+    op.say(f"migrate: restore point {name}; restore.yml with -e to=before-deploy={release} goes back there")
