@@ -1,0 +1,63 @@
+"""What `deploy_access_keys` becomes on a host: lines of authorized_keys that can do one thing. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from switchyard.control.transport import ENGINE
+from switchyard.errors import Exit, SwitchyardError
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+# Type, key, comment; options in front of a key would be options of ours.
+_KEY = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*)(?: [^\x00-\x1f\"]*)?")
+_SOURCE = re.compile(r"!?[A-Za-z0-9.:/*?-]+")
+
+
+def lines(keys: Sequence[Mapping[str, Any]], app: str) -> str:
+    """The text of authorized_keys; `app` is the APP-ENV. Raises `SwitchyardError` naming the entry that is wrong."""
+    names = [str(key["name"]) for key in keys]
+    text = "# Placed by Switchyard's role deploy_access; changes here are overwritten.\n"
+    for index, key in enumerate(keys):
+        where, name = f"deploy_access_keys[{index}]", str(key["name"])
+        _require(_NAME.fullmatch(name) is not None, f"{where}.name", "use lower-case letters, digits and single dashes")
+        _require(names.count(name) == 1, f"{where}.name", f"two keys are named '{name}'")
+        public = _KEY.fullmatch(str(key["key"]).strip())
+        if public is None:
+            raise SwitchyardError(
+                f"{where}.key: give one public key without options, as ssh-keygen wrote it.", Exit.USAGE
+            )
+        options = ["restrict", f'command="/usr/bin/sudo -n {ENGINE} gate {app} {name}"']
+        sources = [str(source) for source in key.get("from") or []]
+        for source in sources:
+            _require(_SOURCE.fullmatch(source) is not None, f"{where}.from", f"'{source}' is no address or pattern")
+        if sources:
+            options.append(f'from="{",".join(sources)}"')
+        if key.get("expires"):
+            options.append(f'expiry-time="{_day(f"{where}.expires", str(key["expires"]))}"')
+        text += f"{','.join(options)} {public[1]} {name}\n"
+    return text
+
+
+def check(keys: Sequence[Mapping[str, Any]], opens_a_shell: Iterable[str]) -> None:
+    """Refuse a key that also is one of the deploy user's: it would open a shell there."""
+    material = {line.split()[1] for line in opens_a_shell if len(line.split()) > 1}
+    for index, key in enumerate(keys):
+        if set(str(key["key"]).split()) & material:
+            raise SwitchyardError(
+                f"deploy_access_keys[{index}].key is in host_deploy_authorized_keys, too, where it opens a shell: make "
+                "a key for the CI system alone.",
+                Exit.USAGE,
+            )
+
+
+def _day(where: str, text: str) -> str:
+    try:
+        return date.fromisoformat(text).strftime("%Y%m%d")
+    except ValueError:
+        raise SwitchyardError(f"{where}: '{text}' is no day; write it as '2027-03-31'.", Exit.USAGE) from None
+
+
+def _require(condition: bool, where: str, rule: str) -> None:
+    if not condition:
+        raise SwitchyardError(f"{where}: {rule}.", Exit.USAGE)

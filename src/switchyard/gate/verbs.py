@@ -1,0 +1,96 @@
+"""The gate's verb: the forced command of a CI key."""
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from switchyard.engine.verb import VerbAdder
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import AppName
+
+if TYPE_CHECKING:
+    from switchyard.engine.layout import AppPaths
+    from switchyard.gate.grammar import Order
+
+
+def add_verbs(verb: VerbAdder) -> None:
+    """Add `gate`."""
+    child = verb("gate", _gate, "carry out what a CI key asks for (its forced command)", app=False, with_json=False)
+    child.add_argument("name", metavar="APP-ENV")
+    child.add_argument("key", metavar="KEY", help="name of the key, for the ledger")
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from switchyard.engine.layout import AppPaths, load_host
+    from switchyard.gate import access, grammar
+
+    paths = AppPaths(AppName.parse(arguments.name))
+    order = grammar.parse(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+    allowed = access.load(paths.name, arguments.key)
+    if order.verb == "status":
+        from switchyard.engine import status
+
+        print(status.text(status.status(paths, load_host())))
+        return 0
+    if order.verb in ("history", "logs"):
+        return _look(order.verb, str(paths.name))
+    access.refuse_fleet(paths.name, allowed, order.version)
+    return _operate(paths, order, f"ci:{arguments.key}")
+
+
+def _look(verb: str, name: str) -> int:
+    """The engine's own verb, with its own defaults."""
+    from switchyard.engine.cli import main
+
+    return main([verb, name])
+
+
+def _operate(paths: "AppPaths", order: "Order", who: str) -> int:
+    """Start or attach, and follow to the end. Progress goes to standard error, the result to standard output."""
+    from switchyard.engine import follow
+    from switchyard.gate import definition
+
+    operation = _under_way(paths, order)
+    if operation:
+        _say(f"{order.verb} {order.version} is under way already ({operation}); following it")
+    elif order.verb == "deploy":
+        operation = follow.start(paths, "deploy", definition.request(paths, order, who))
+    else:
+        request = {"version": order.version, "who": who, "revision": order.commit, "run_url": order.run_url}
+        operation = follow.start(paths, "rollback", request)
+    result = follow.to_end(paths, operation, _say)
+    if result["code"] != 0 and result["phases"]:
+        _say(f"failed in phase {list(result['phases'])[-1]}, exit code {result['code']}")
+    _say(str(result["message"]))
+    if result["details"]:
+        _say(str(result["details"]))
+    print(json.dumps(_told(result)), flush=True)
+    return int(result["code"])
+
+
+def _under_way(paths: "AppPaths", order: "Order") -> str:
+    """The operation that a job before this one started and did not see the end of: the same deploy, still at work."""
+    from switchyard.engine import lease as leases
+    from switchyard.engine.ledger import Ledger
+
+    lease = leases.holder(paths)
+    if lease is None or not lease.process_alive or (lease.kind, order.verb) != ("deploy", "deploy"):
+        return ""
+    starts = [event for event in Ledger.load(paths).of("start") if event["op"] == lease.op]
+    return lease.op if starts and starts[-1]["version"] == order.version else ""
+
+
+def _told(result: dict[str, Any]) -> dict[str, Any]:
+    """What a job reports from; the details of a failure (ends of logs) went by as progress."""
+    keys = ("op", "kind", "code", "message", "changed", "version", "release", "previous", "colour", "digests")
+    return {key: result[key] for key in (*keys, "phases", "switch_ms", "live_ms")}
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError as error:
+        # Nobody listens any more. The operation has its own unit and goes on.
+        raise SwitchyardError("The connection was lost.", Exit.FAILED) from error

@@ -1,0 +1,195 @@
+"""The gate: what its grammar lets through, what an order becomes, and who is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from switchyard.engine import cli, follow, lease
+from switchyard.engine.operation import Result, write_result
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.gate import access, definition, grammar
+from switchyard.gate.grammar import Order
+from switchyard.gate.grammar import parse as parse_line
+from switchyard.request import parse
+from tests.pipeline.lines import ALLOWED, ATTACKS, VALID, lines
+from tests.unit.engine_world import NAME, OPERATION, World, service
+
+FUZZED = 10_000
+
+
+# The grammar
+
+
+def test_nothing_outside_the_grammar_passes() -> None:
+    passed = 0
+    for line in lines(FUZZED, seed=5):
+        try:
+            order = parse_line(line)
+        except SwitchyardError as error:
+            assert error.code is Exit.USAGE and len(error.message) < 300, line
+            assert not ALLOWED.fullmatch(line) or len(line) > grammar.LONGEST, line
+            continue
+        passed += 1
+        assert ALLOWED.fullmatch(line), repr(line)
+        assert not set(order.version + order.commit + order.run_url) & set(" \t\n\r\0;|&$`'\"\\<>(){}*?")
+    assert len(VALID) <= passed < FUZZED / 2
+
+
+@pytest.mark.parametrize("line", ATTACKS)
+def test_what_attackers_say_is_refused(line: str) -> None:
+    with pytest.raises(SwitchyardError, match=r"^Refused: .*status \| history \| logs\.$"):
+        parse_line(line)
+
+
+def test_every_valid_form_is_understood() -> None:
+    assert [parse_line(line).verb for line in VALID[:5]] == ["status", "history", "logs", "deploy", "rollback"]
+    whole = parse_line("deploy 1.4.0 --run https://ci.example.com/7 --commit 0123abcd")
+    assert whole == Order("deploy", "1.4.0", "0123abcd", "https://ci.example.com/7")
+    assert parse_line("rollback --commit 0123abcd") == Order("rollback", "", "0123abcd")
+
+
+# What it becomes
+
+
+def test_a_version_is_released_as_the_newest_good_release_was(world: World) -> None:
+    services = {
+        "api": service(tag="2.0.0", secrets=["TOKEN"], env={"COLOUR": "red"}),
+        "cache": service(image="redis", tag="7", routes=[], port=6379),
+    }
+    secrets = {"TOKEN": {"value": "from the vault", "uid": 5}}
+    world.release(1, "blue")
+    good = world.release(2, "green", services=services, secrets=secrets)
+    bad = world.release(3, "blue")
+    world.ledger().append("bad", op="x", release=bad.id, reason="slow")
+    world.record(4)  # made, never live
+    (world.paths.secrets).mkdir(parents=True)
+    (world.paths.secrets / "TOKEN").write_text("today's")
+    data = definition.request(world.paths, Order("deploy", "9.1.0", "0123abcd", "https://ci.example.com/7"), "ci:hub")
+    request = parse(data)
+    assert (request.version, request.who, request.revision) == ("9.1.0", "ci:hub", "0123abcd")
+    assert {name: s.tag for name, s in request.services.items()} == {"api": "9.1.0", "cache": "7"}
+    assert request.services["api"].env == good.request.services["api"].env == {"COLOUR": "red"}
+    assert request.secrets["TOKEN"].value == "today's"
+    assert request.image_policy.immutable_tags and request.explicit_version and request.compose == good.request.compose
+
+
+def test_without_a_release_or_a_version_in_it_the_gate_says_what_to_do(world: World) -> None:
+    with pytest.raises(SwitchyardError, match="never released here") as never:
+        definition.request(world.paths, Order("deploy", "9.1.0"), "ci:hub")
+    assert never.value.code is Exit.UNKNOWN_RELEASE
+    world.release(1, "blue", services={"api": service(tag="latest")})
+    with pytest.raises(SwitchyardError, match="a version alone changes nothing"):
+        definition.request(world.paths, Order("deploy", "9.1.0"), "ci:hub")
+    world.release(
+        2, "green", services={"api": service(tag="2.0.0", secrets=["T"])}, secrets={"T": {"value": "", "uid": 1}}
+    )
+    with pytest.raises(SwitchyardError, match="secret T is not on this host"):
+        definition.request(world.paths, Order("deploy", "9.1.0"), "ci:hub")
+
+
+# Who may
+
+
+@pytest.fixture
+def gated(world: World) -> World:
+    """A host that is alone and knows one key."""
+    allow(["vm1"])
+    return world
+
+
+def allow(hosts: list[str]) -> None:
+    access.FOLDER.mkdir(parents=True, exist_ok=True)
+    (access.FOLDER / f"{NAME}.json").write_text(json.dumps({"hosts": hosts, "keys": ["hub"]}))
+
+
+def gate(monkeypatch: pytest.MonkeyPatch, line: str, key: str = "hub") -> int:
+    monkeypatch.setenv("SSH_ORIGINAL_COMMAND", line)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    return cli.main(["gate", str(NAME), key])
+
+
+def test_a_fleet_a_strange_key_and_an_unprepared_host_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gate(monkeypatch, "deploy 1.0.0") == Exit.FAILED
+    assert "takes no orders here" in capsys.readouterr().err
+    allow(["vm1", "vm2"])
+    assert gate(monkeypatch, "deploy 1.0.0") == Exit.PREFLIGHT
+    assert "ansible-playbook deploy.yml -e env=test -e version=1.0.0" in capsys.readouterr().err
+    assert gate(monkeypatch, "status", key="gone") == Exit.USAGE
+    assert "'gone' is not in deploy_access_keys" in capsys.readouterr().err
+    assert world.ran("systemd-run") == []
+
+
+def test_nothing_is_started_for_a_line_outside_the_grammar(
+    gated: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in ATTACKS:
+        assert gate(monkeypatch, line.replace("\0", "")) == Exit.USAGE or "\0" in line
+    assert gated.docker.commands == [] and capsys.readouterr().out == ""
+
+
+def test_an_order_is_followed_to_its_end_and_its_exit_code_is_the_operations(
+    gated: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gated.release(1, "blue", version="1.0.0")
+    started: list[tuple[str, dict[str, Any]]] = []
+
+    def start(paths: Any, kind: str, request: dict[str, Any], operation: str = "") -> str:
+        started.append((kind, request))
+        result = Result(
+            OPERATION, kind, int(Exit.UNHEALTHY), "0002-2.0.0 is sick.", "end of the log", phases={"start": 1}
+        )
+        write_result(paths, result)
+        return operation or OPERATION
+
+    monkeypatch.setattr(follow, "start", start)
+    assert gate(monkeypatch, "deploy 2.0.0") == Exit.UNHEALTHY
+    out, err = capsys.readouterr()
+    assert json.loads(out)["message"] == "0002-2.0.0 is sick." and "details" not in json.loads(out)
+    assert "failed in phase start, exit code 5" in err and "end of the log" in err
+    assert gate(monkeypatch, "rollback 1.0.0 --commit 0123abcd") == Exit.UNHEALTHY
+    assert started[1] == ("rollback", {"version": "1.0.0", "who": "ci:hub", "revision": "0123abcd", "run_url": ""})
+
+
+def test_the_next_job_attaches_to_the_same_deploy_and_to_no_other(
+    gated: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated.release(1, "blue", version="1.0.0")
+    op = gated.operation()
+    op.ledger = gated.ledger()
+    op.begin("2.0.0")
+    monkeypatch.setattr(lease, "_started", lambda _: "1")
+    monkeypatch.setattr(lease.Lease, "process_alive", True)
+    followed: list[str] = []
+
+    def to_end(_: Any, operation: str, __: Any) -> dict[str, Any]:
+        followed.append(operation)
+        return vars(Result(operation, "deploy", 0, "done"))
+
+    monkeypatch.setattr(follow, "to_end", to_end)
+    assert gate(monkeypatch, "deploy 2.0.0") == 0
+    assert followed == [OPERATION]
+    assert gate(monkeypatch, "deploy 3.0.0") == Exit.BUSY
+    assert gate(monkeypatch, "rollback") == Exit.BUSY
+    assert followed == [OPERATION]
+
+
+def test_a_reader_who_is_gone_does_not_look_like_success(gated: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    gated.release(1, "blue", version="1.0.0")
+    monkeypatch.setattr(follow, "start", lambda *_: OPERATION)
+    write_result(gated.paths, Result(OPERATION, "deploy", 0, "live"))
+
+    class Gone:
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    with pytest.raises((BrokenPipeError, SwitchyardError)):
+        gate(monkeypatch, "deploy 2.0.0")
