@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Runs the application's own command, which is the input COMMAND (a shell command of the repository that calls us).
+set -euo pipefail
+[ -n "${COMMAND:-}" ] || { echo "nothing to run: the input is empty" >&2; exit 0; }
+exec bash -euo pipefail -c "$COMMAND"

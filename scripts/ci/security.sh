@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs one tool over an application's source: TOOL is pip-audit, bandit, semgrep, secrets or licences.
+# Versions are pinned here; each tool gets an environment of its own, gone at the end.
+set -euo pipefail
+tool=${TOOL:?TOOL is empty} sources=${SOURCES:-.} requirements=${REQUIREMENTS:-}
+work=$(mktemp -d "${RUNNER_TEMP:-/tmp}/switchyard-security.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+install() { python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$@"; }
+skip() { echo "security: $1" >&2; exit 0; }
+case $tool in
+  pip-audit)
+    [ -n "$requirements" ] || skip "no requirements were named"
+    install pip-audit==2.10.1
+    "$work/venv/bin/pip-audit" --requirement "$requirements" --progress-spinner off
+    ;;
+  bandit)
+    install bandit==1.9.2
+    "$work/venv/bin/bandit" --quiet --recursive --severity-level medium --exclude ./.switchyard-ci,./tests "$sources"
+    ;;
+  semgrep)
+    install semgrep==1.145.0
+    "$work/venv/bin/semgrep" scan --config p/default --error --quiet --metrics off --exclude .switchyard-ci "$sources"
+    ;;
+  secrets)
+    install detect-secrets==1.5.0
+    git ls-files -z | xargs -0 "$work/venv/bin/detect-secrets-hook" --baseline <(
+      if [ -f .secrets.baseline ]; then cat .secrets.baseline; else "$work/venv/bin/detect-secrets" scan --no-verify /dev/null; fi
+    )
+    ;;
+  licences)
+    [ -n "$requirements" ] || skip "no requirements were named"
+    install --requirement "$requirements"
+    python3 -m venv "$work/tool" && "$work/tool/bin/pip" install --quiet pip-licenses==5.5.0
+    "$work/tool/bin/pip-licenses" --python "$work/venv/bin/python" ${LICENCES:+--allow-only="$LICENCES"}
+    ;;
+  *) echo "security: there is no tool '$tool'" >&2; exit 2 ;;
+esac

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Asks the released application from outside, as users do: SMOKE_URLS, one per line, each `URL [STATUS] [TEXT]`.
+
+Each must answer STATUS (default 200) and contain TEXT within SMOKE_SECONDS (default 30), and name VERSION in the header
+that SMOKE_RELEASE_HEADER names, when it is set.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from common import JobError, fail, get, seconds, summary, table
+
+
+@dataclass(frozen=True)
+class Check:
+    """One address and what it has to answer."""
+
+    url: str
+    status: int = 200
+    text: str = ""
+
+    @classmethod
+    def parse(cls, line: str) -> Check:
+        """Read a line; raises `JobError` when it is none."""
+        url, _, rest = line.strip().partition(" ")
+        if not url.startswith(("http://", "https://")):
+            raise JobError(f"SMOKE_URLS: '{url[:80]}' is no http(s) address.", 2)
+        word, _, text = rest.strip().partition(" ")
+        return cls(url, int(word), text.strip()) if word.isdigit() else cls(url, 200, rest.strip())
+
+
+def ask(check: Check) -> str:
+    """Ask once; returns what is wrong, or nothing."""
+    try:
+        with urllib.request.urlopen(check.url, timeout=10) as answer:  # noqa: S310 - http(s) was checked
+            status, headers, body = answer.status, answer.headers, answer.read(1 << 20).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        status, headers, body = error.code, error.headers, error.read(1 << 20).decode(errors="replace")
+    except OSError as error:
+        return f"does not answer ({getattr(error, 'reason', error)})"
+    header, version = get("SMOKE_RELEASE_HEADER"), get("VERSION")
+    if status != check.status:
+        return f"answers {status}, not {check.status}"
+    if check.text and check.text not in body:
+        return f"does not contain '{check.text}'"
+    if header and headers.get(header, "") != version:
+        return f"is answered by {headers.get(header) or 'nobody who says so'}, not {version}"
+    return ""
+
+
+def main() -> None:
+    """Ask until every address answers well; raises `JobError` naming the first that does not."""
+    checks = [Check.parse(line) for line in get("SMOKE_URLS").splitlines() if line.strip()]
+    deadline = time.monotonic() + seconds("SMOKE_SECONDS", 30)
+    wrong = {check: ask(check) for check in checks}
+    while any(wrong.values()) and time.monotonic() < deadline:
+        time.sleep(1)
+        wrong = {check: ask(check) if reason else "" for check, reason in wrong.items()}
+    if checks:
+        rows = [(check.url, reason or "well") for check, reason in wrong.items()]
+        summary(f"### Smoke tests from outside\n\n{table(('address', 'answer'), rows)}")
+    for check, reason in wrong.items():
+        if reason:
+            raise JobError(f"{check.url} {reason}.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except JobError as error:
+        fail(error)

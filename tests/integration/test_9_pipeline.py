@@ -1,0 +1,441 @@
+"""A push, a tag, a hand on a button: the workflow files run on a runner of their own, against hosts they may not enter.
+
+`SWITCHYARD_PIPELINE=whole` (`make bench-ci ONLY=gate,jobs`) plays every line, every phase and production, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.bed import Bed, Host
+from tests.lab import SECRET
+from tests.pipeline.estate import APP, FIRST, Estate
+from tests.pipeline.hold import Hold
+from tests.pipeline.lines import ALLOWED, lines
+from tests.pipeline.runner import CALLERS, Job, Runner
+from tests.project import ROOT, Project
+
+WHOLE = os.environ.get("SWITCHYARD_PIPELINE") == "whole"
+ENVIRONMENTS = ("staging", "production") if WHOLE else ("staging",)
+FUZZED = 200 if WHOLE else 15
+PHASES = ("preflight", "pull", "migrate", "start", "verify", "switch", "watch", "finish") if WHOLE else ("start",)
+NAME = f"{APP}-staging"
+
+
+@dataclass
+class World:
+    """The estate, and the machine that stands for a runner."""
+
+    estate: Estate
+    runner: Runner
+
+    @property
+    def host(self) -> Host:
+        """Staging's host."""
+        return self.estate.hosts["staging"]
+
+    def caller(self, name: str, tmp: Path, environment: str = "staging") -> Path:
+        """A caller as an application's repository has it: copied, and its lines marked EDIT edited."""
+        text = (CALLERS / name).read_text()
+        registry, address = self.estate.registry.address, self.estate.hosts[environment].address
+        for old, new in {
+            "docker.io/your-org/your-app-api .": f"{registry}/{APP} .",
+            "https://staging.example.com/health": f"http://{address}/ 200 release",
+            "https://www.example.com/health": f"http://{address}/ 200 release",
+        }.items():
+            text = text.replace(old, new)
+        path = tmp / name
+        path.write_text(text)
+        return path
+
+    def deploy(self, version: str, **inputs: str) -> Job:
+        """The deploy job alone, for a version that is in the registry."""
+        run = self.runner.call("app-deploy.yml", environment="staging", version=version, **inputs)
+        return run.jobs["deploy"]
+
+    def ended(self, operation: str) -> dict[str, object]:
+        """How an operation ended; waits for it."""
+        deadline = time.monotonic() + 60
+        while True:
+            rows = [row for row in self.estate.history("staging") if row["op"] == operation]
+            if rows and rows[-1]["end"]:
+                return dict(rows[-1]["end"])
+            assert time.monotonic() < deadline, f"{operation} has no end after 60 s"
+            time.sleep(0.2)
+
+
+def job_secrets(estate: Estate) -> dict[str, str]:
+    """What an application's repository keeps, under the names of requirement P6."""
+    found = {"SLACK_WEBHOOK": estate.receiver.url, "DOCKER_USERNAME": "", "DOCKER_PASSWORD": ""}
+    for name in ENVIRONMENTS:
+        suffix = {"staging": "STAGING", "production": "PROD"}[name]
+        found[f"DEPLOY_HOST_{suffix}"] = estate.hosts[name].address
+    return found | estate.secrets("staging")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with Bed.for_tests("pipeline") as bed:
+        project = Project(tmp_path_factory.mktemp("project"))
+        estate = Estate.build(project, bed, *ENVIRONMENTS)
+        machine = bed.host("runner-1", image="docker-host", engine_config=bed.engine_config())
+        runner = Runner(machine, job_secrets(estate))
+        application = tmp_path_factory.mktemp("parcels")
+        base = f"{estate.registry.address}/{APP}:{FIRST}"
+        (application / "Dockerfile").write_text(f"FROM {base}\nARG VERSION\nENV RELEASE=$VERSION\n")
+        runner.offer("parcels", application)
+        runner.offer("switchyard", ROOT)
+        yield World(estate, runner)
+        estate.receiver.stop()
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[list[str]]:
+    """Asks staging all the time; whatever is no good answer is in the list."""
+    bad: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.wait(0.02):
+            try:
+                with urllib.request.urlopen(f"http://{world.host.address}/", timeout=10) as answer:
+                    answer.read()
+            except (OSError, urllib.error.URLError) as error:
+                bad.append(str(error))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    yield bad
+    stop.set()
+    thread.join(15)
+
+
+# The gate
+
+
+def test_nothing_outside_the_grammar_runs_through_sshd(world: World) -> None:
+    before = world.estate.history("staging")
+    refused = 0
+    # What a shell of the sender's or the wire cannot carry was tried in process.
+    for line in (line for line in lines(10 * FUZZED, seed=9) if not ALLOWED.fullmatch(line) and "\0" not in line):
+        done = world.estate.gate("staging", line)
+        # An empty line asks for a shell; sshd itself then runs the gate without a line.
+        assert done.returncode == 2, (line, done)
+        assert done.stdout == "" and "Refused: " in done.stderr, (line, done)
+        refused += 1
+        if refused == FUZZED:
+            break
+    assert refused == FUZZED
+    assert world.estate.history("staging") == before
+    assert world.estate.gate("staging", "status").returncode == 0
+
+
+def test_no_other_way_is_open_to_the_key(world: World, tmp_path: Path) -> None:
+    estate = world.estate
+
+    def attempt(*argv: str, give: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv, check=False, capture_output=True, text=True, timeout=60, input=give, errors="replace"
+        )
+
+    ssh = estate.ssh_argv("staging")
+    options, target = ssh[1:-1], ssh[-1]
+    sftp = attempt("sftp", *options[2:], target, give="ls /\n")
+    assert sftp.returncode != 0 and "etc" not in sftp.stdout
+    stolen = tmp_path / "stolen"
+    for flags in ([], ["-O"]):
+        copied = attempt("scp", *flags, *options[2:], f"{target}:/etc/passwd", str(stolen))
+        assert copied.returncode != 0 and not stolen.exists()
+        sent = attempt("scp", *flags, *options[2:], __file__, f"{target}:/tmp/sent")
+        assert sent.returncode != 0
+    assert world.host.exec(["test", "-e", "/tmp/sent"], check=False).returncode != 0
+    # A terminal, an agent and X11 are asked for and not given; the gate still reads its one line.
+    terminal = attempt(*ssh[:-1], "-tt", target, "id")
+    assert "uid=" not in terminal.stdout and "PTY allocation request failed" in terminal.stderr + terminal.stdout
+    agent = attempt(*ssh[:-1], "-A", target, "status")
+    assert agent.returncode == 0
+    assert world.host.exec(["sh", "-c", "ls -d /tmp/ssh-* 2>/dev/null"], check=False).stdout == ""
+    # Forwarding: a port of the host's loopback is out of reach, and none of ours is opened there.
+    forwarded = attempt(*ssh[:-1], "-W", "127.0.0.1:22", target)
+    assert forwarded.returncode != 0 and "SSH-2.0" not in forwarded.stdout
+    remote = attempt(*ssh[:-1], "-o", "ExitOnForwardFailure=yes", "-R", "18222:127.0.0.1:22", target, "status")
+    assert remote.returncode != 0
+    # Variables: none reaches the gate but the line, and no line but the one that was sent.
+    for name in ("SSH_ORIGINAL_COMMAND", "LD_PRELOAD", "PYTHONPATH", "LC_ALL"):
+        told = attempt(*ssh[:-1], "-o", f"SetEnv={name}=/tmp/evil", target, "status")
+        assert told.returncode == 0 and "live" in told.stdout
+    listed = world.host.exec(["sudo", "-l", "-U", "switchyard-ci"]).stdout
+    rights = [line.strip() for line in listed.splitlines() if "NOPASSWD" in line]
+    keys = ("hub", "expired", "elsewhere")
+    assert rights == [f"(root) NOPASSWD: /usr/local/sbin/switchyard gate {NAME} {key}" for key in keys]
+
+
+def test_expired_keys_keys_from_elsewhere_and_wrong_host_keys_are_told_apart(world: World) -> None:
+    runner, kept = world.runner, dict(world.runner.secrets)
+    try:
+        for key, sentence in (("expired", "has expired"), ("elsewhere", "may not come from this address")):
+            runner.secrets["DEPLOY_SSH_KEY"] = (world.estate.keys / f"staging-{key}").read_text()
+            job = world.deploy(FIRST)
+            assert job.status == "failure" and sentence in job.log, job.log
+        runner.secrets = dict(kept)
+        kind = kept["DEPLOY_KNOWN_HOSTS"].split()
+        other = (world.estate.keys / "staging.pub").read_text().split()[1]
+        runner.secrets["DEPLOY_KNOWN_HOSTS"] = f"{kind[0]} ssh-ed25519 {other}\n"
+        job = world.deploy(FIRST)
+        assert job.status == "failure" and "shows another host key" in job.log, job.log
+        assert job.steps["deploy"]["outputs"]["result"] == "unreachable"
+    finally:
+        runner.secrets = kept
+
+
+# The jobs
+
+
+def test_a_push_to_develop_is_live_on_staging_and_told(world: World, tmp_path: Path) -> None:
+    run = world.runner.run(world.caller("cd-staging.yml", tmp_path))
+    assert run.status == "success", run.log
+    version = run.jobs["build / build"].outputs["version"]
+    assert version == f"develop-{world.runner.github['sha'][:12]}"
+    assert world.estate.live("staging") == version
+    assert "| phase switch |" in run.jobs["deploy / deploy"].summary
+    assert world.estate.receiver.heard("deploy (staging): success")
+    (shown,) = world.estate.receiver.heard("is live on", version)["attachments"]
+    live = {field["title"]: field["value"] for field in shown["fields"]}
+    assert live["by"] == "ci:hub" and live["commit"] == world.runner.github["sha"]
+    assert live["run"] == "<https://github.example.com/acme/parcels/actions/runs/77>"
+
+
+def test_a_release_that_fails_outside_is_taken_back_red_and_told(world: World) -> None:
+    world.estate.push("2.0.0")
+    before = world.estate.live("staging")
+    told = len(world.estate.receiver.got)
+    job = world.deploy("2.0.0", smoke_urls=f"http://{world.host.address}/ 200 what-it-never-says")
+    assert (job.status, job.ran[-2:]) == ("failure", ["Go back", "Tell the team"]), job.log
+    assert world.estate.live("staging") == before
+    assert world.estate.receiver.heard("is live again", since=told)
+    assert world.estate.receiver.heard("deploy (staging): failure", since=told)
+
+
+def test_a_release_whose_smoke_test_fails_on_the_host_never_goes_live(world: World) -> None:
+    # It answers its health check, and names no release on its pages.
+    from tests.bed import engine
+
+    image = f"{world.estate.registry.local}/{APP}:2.0.1"
+    text = f"FROM {world.estate.registry.local}/{APP}:{FIRST}\nENV ERROR_PERCENT=100 RELEASE=2.0.1\n"
+    engine.cli("build", "--quiet", "--tag", image, "-", stdin=text)
+    world.estate.push("2.0.1", image)
+    before = world.estate.live("staging")
+    told = len(world.estate.receiver.got)
+    job = world.deploy("2.0.1")
+    assert job.status == "failure" and "failed in phase verify, exit code 5" in job.log, job.log
+    assert "| failed in phase | verify |" in job.summary
+    assert world.estate.live("staging") == before
+    assert world.estate.receiver.heard("A smoke test failed", since=told)
+    assert world.estate.receiver.heard("deploy (staging): failure", since=told)
+
+
+def test_a_rollback_by_hand(world: World, tmp_path: Path) -> None:
+    run = world.runner.run(world.caller("rollback.yml", tmp_path), environment="staging", version=FIRST)
+    assert run.status == "success", run.log
+    assert world.estate.live("staging") == FIRST
+    again = world.runner.run(world.caller("rollback.yml", tmp_path), environment="staging", version="9.9.9")
+    assert again.status == "failure" and "is not known on this host" in again.log
+    odd = world.runner.run(world.caller("rollback.yml", tmp_path), environment="staging", version="1.0; id")
+    assert odd.status == "failure" and "is no version" in odd.log and "uid=" not in odd.log
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_job_killed_in_a_phase_harms_nobody_and_the_next_one_works(
+    world: World, served: list[str], phase: str
+) -> None:
+    version = f"3.0.{PHASES.index(phase)}"
+    world.estate.push(version)
+    jobs: list[Job] = []
+    with Hold(world.host, NAME, phase) as hold:
+        thread = threading.Thread(target=lambda: jobs.append(world.deploy(version)), daemon=True)
+        thread.start()
+        hold.reached()
+        world.runner.kill()
+        thread.join(60)
+    killed = time.monotonic()
+    assert jobs[0].status == "failure"
+    operation = next(row["op"] for row in reversed(world.estate.history("staging")) if row["version"] == version)
+    world.ended(operation)
+    free = time.monotonic() - killed
+    assert free < 60
+    _note(phase, free)
+    job = world.deploy(version)
+    assert job.status == "success", job.log
+    assert world.estate.live("staging") == version
+    assert served == []
+
+
+def _note(phase: str, seconds: float) -> None:
+    """For the benchmark: how long after the kill the lease was free."""
+    if name := os.environ.get("SWITCHYARD_PIPELINE_REPORT"):
+        path = Path(name)
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps(known | {phase: seconds}))
+
+
+def test_the_next_job_attaches_to_what_the_killed_one_began(world: World) -> None:
+    world.estate.push("4.0.0")
+    jobs: list[Job] = []
+    with Hold(world.host, NAME, "start") as hold:
+        thread = threading.Thread(target=lambda: jobs.append(world.deploy("4.0.0")), daemon=True)
+        thread.start()
+        hold.reached()
+        # Another version waits for nobody who is not asked to, and is told who is at work.
+        other = world.estate.gate("staging", f"deploy {FIRST}")
+        assert other.returncode == 3 and "ci:hub" in other.stderr and "in phase start" in other.stderr
+        second = subprocess.Popen(
+            [*world.estate.ssh_argv("staging"), "deploy 4.0.0"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(2)
+    out, err = second.communicate(timeout=60)
+    thread.join(60)
+    assert second.returncode == 0 and "is under way already" in err, err
+    assert json.loads(out)["op"] == jobs[0].outputs.get("operation", json.loads(out)["op"])
+    assert jobs[0].status == "success"
+
+
+# News
+
+
+def test_a_deploy_opens_no_connection_to_a_webhook_and_the_news_come_later(world: World) -> None:
+    host, receiver = world.host, world.estate.receiver
+    world.estate.push("5.0.0")
+    # What came before is delivered.
+    idle = 'test -z "$(ls /var/spool/switchyard/news)"'
+    deadline = time.monotonic() + 30
+    while host.exec(["sh", "-c", idle], check=False).returncode != 0 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    host.exec(["systemctl", "stop", "switchyard-notify.path", "switchyard-notify.service"])
+    connections = receiver.connections
+    assert world.estate.gate("staging", "deploy 5.0.0").returncode == 0
+    assert receiver.connections == connections
+    told = len(receiver.got)
+    receiver.stop()
+    host.exec(["systemctl", "start", "switchyard-notify.path"])
+    time.sleep(1.5)
+    assert world.estate.gate("staging", "rollback").returncode == 0
+    host.exec(["systemctl", "kill", "-s", "KILL", "switchyard-notify.service"])
+    receiver.start()
+    receiver.wait(told + 4, seconds=60)
+    assert [word for title in receiver.titles()[told:] for word in ("started", "live") if word in title] == [
+        "started", "live", "started", "live",
+    ]  # fmt: skip
+
+
+# Secrets
+
+
+def test_no_secret_is_seen_anywhere(world: World) -> None:
+    job = world.deploy(FIRST)
+    seen = job.log + job.summary
+    key = world.runner.secrets["DEPLOY_SSH_KEY"].splitlines()[2]
+    canaries = (SECRET, key, "canary-hook-9c1e")
+    script = (
+        "journalctl --no-pager -o cat; cat /var/log/switchyard/ops/*; cat /var/lib/switchyard/*/ledger.jsonl; "
+        "cat /var/spool/switchyard/news/* 2>/dev/null; ps axww; cat /var/log/auth.log 2>/dev/null"
+    )
+    seen += world.host.exec(["sh", "-c", script]).stdout
+    left = world.runner.host.exec(["sh", "-c", "ps axww; ls -R /home/runner/temp; cat /root/.ssh/* 2>/dev/null"])
+    seen += left.stdout
+    assert [canary for canary in canaries if canary in seen] == []
+
+
+# What only a whole run plays: production, its approval, two jobs at once, the playbook's way, revocation
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS[1:])
+def test_a_tag_is_released_after_approval_alone(world: World, tmp_path: Path, environment: str) -> None:
+    runner, estate = world.runner, world.estate
+    asked: list[str] = []
+    kept, github = dict(runner.secrets), dict(runner.github)
+    try:
+        runner.github |= {"ref": "refs/tags/v6.0.0", "ref_name": "v6.0.0", "ref_type": "tag"}
+        # GitHub gives the job of an environment that environment's own secrets.
+        runner.secrets |= {k: v for k, v in estate.secrets(environment).items() if k != "DEPLOY_HOST"}
+        caller = world.caller("cd-production.yml", tmp_path, environment)
+
+        def refuse(name: str) -> bool:
+            asked.append(name)
+            return False
+
+        runner.approve = refuse
+        run = runner.run(caller)
+        assert asked == [environment] and run.jobs["deploy / deploy"].ran == []
+        assert estate.live(environment) == FIRST
+        assert run.jobs["release"].status == "skipped"
+        runner.approve = lambda _: True
+        runner.host.put("/usr/local/bin/gh", '#!/bin/sh\necho "gh $*" >> /root/gh.log\n[ "$2" != view ]\n', 0o755)
+        run = runner.run(caller)
+        assert run.status == "success", run.log
+        assert estate.live(environment) == "6.0.0"
+        assert "release create v6.0.0 --verify-tag" in runner.host.exec(["cat", "/root/gh.log"]).stdout
+    finally:
+        runner.secrets, runner.github = kept, github
+        runner.approve = lambda _: True
+
+
+@pytest.mark.parametrize("_", ENVIRONMENTS[1:])
+def test_two_jobs_at_once_end_one_after_the_other(world: World, _: str) -> None:
+    bed = world.estate.bed
+    second = Runner(bed.host("runner-2"), job_secrets(world.estate))
+    second.offer("switchyard", ROOT)
+    jobs: list[Job] = []
+    for version in ("7.0.0", "7.0.1"):
+        world.estate.push(version)
+    other = World(world.estate, second)
+    threads = [
+        threading.Thread(target=lambda w=w, v=v: jobs.append(w.deploy(v)), daemon=True)
+        for w, v in ((world, "7.0.0"), (other, "7.0.1"))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert [job.status for job in jobs] == ["success", "success"], [job.log for job in jobs]
+    assert world.estate.live("staging") == jobs[-1].outputs["version"]
+
+
+@pytest.mark.parametrize("_", ENVIRONMENTS[1:])
+def test_the_playbooks_way_from_a_runner(world: World, _: str) -> None:
+    """Everything that the runner needs for it is installed by the job itself, as locked."""
+    kept = dict(world.runner.secrets)
+    world.estate.push("8.0.0")
+    try:
+        world.runner.offer("switchyard", world.estate.project.folder)
+        world.runner.host.exec(["sh", "-c", "apt-get -q update && apt-get -q install -y python3-venv"], timeout=300)
+        world.runner.secrets["DEPLOY_SSH_KEY"] = world.host.place.private_key.read_text()
+        job = world.deploy("8.0.0", way="ansible")
+        assert job.status == "success", job.log
+        assert job.outputs["release"].endswith("-8.0.0") and world.estate.live("staging") == "8.0.0"
+        back = world.deploy(FIRST, way="ansible", order="rollback")
+        assert back.status == "success" and world.estate.live("staging") == FIRST, back.log
+    finally:
+        world.runner.secrets = kept
+        world.runner.offer("switchyard", ROOT)
+
+
+@pytest.mark.parametrize("_", ENVIRONMENTS[1:])
+def test_a_key_whose_line_is_removed_is_revoked(world: World, _: str) -> None:
+    world.estate.access["staging"] = world.estate.access["staging"][1:]
+    world.estate.describe("staging")
+    done = world.estate.project.play("provision", "--tags", "deploy_access", env="staging")
+    assert done.returncode == 0, done.stdout + done.stderr
+    refused = world.estate.gate("staging", "status")
+    assert refused.returncode == 255 and "Permission denied" in refused.stderr
