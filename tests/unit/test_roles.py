@@ -57,7 +57,18 @@ def test_every_role_says_what_it_does_and_how_to_undo_it(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_tasks_use_what_every_ansible_has(role: str) -> None:
-    words = {"name", "when", "register", "notify", "no_log", "run_once", "delegate_to", "ignore_errors", "block"}
+    words = {
+        "name",
+        "when",
+        "loop",
+        "register",
+        "notify",
+        "no_log",
+        "run_once",
+        "delegate_to",
+        "ignore_errors",
+        "block",
+    }
     for path, task in tasks(role):
         for module in set(task) - words:
             assert module.startswith(("ansible.builtin.", "switchyard.stack.")), path
@@ -111,6 +122,10 @@ def test_the_specs_of_a_service_agree_with_the_request() -> None:
 
 
 def test_defaults_that_two_roles_share_are_one_value() -> None:
+    text = (ROOT / "roles" / "firewall" / "vars" / "main.yml").read_text()
+    docker = specs("docker")["main"]["options"]
+    assert f"default('{docker['docker_bridge_address']['default']}')" in text
+    assert f"'base': '{docker['docker_address_pools']['default'][0]['base']}'" in text
     edge, postgres, host = (specs(role)["main"]["options"] for role in ("edge", "postgres", "host"))
     app, engine = specs("app")["main"]["options"], specs("engine")["main"]["options"]
     assert f"default({edge['edge_drain_seconds']['default']})" in app["app_drain_seconds"]["default"]
@@ -120,3 +135,34 @@ def test_defaults_that_two_roles_share_are_one_value() -> None:
     assert f"default('{host['host_deploy_user']['default']}')" in engine["engine_deploy_user"]["default"]
     playbook = (ROOT / "playbooks" / "deploy.yml").read_text()
     assert f"default('{host['host_deploy_user']['default']}')" in playbook
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_has_a_scenario_with_a_damage_to_repair(role: str) -> None:
+    scenario = ROOT / "extensions" / "molecule" / role
+    converge = yaml.safe_load((scenario / "converge.yml").read_text())
+    assert converge[0]["roles"] == [{"role": f"switchyard.stack.{role}"}]
+    assert (scenario / "molecule.yml").is_file()
+    damage = yaml.safe_load((scenario / "side_effect.yml").read_text())
+    assert damage[0]["tasks"]
+    tests = "".join(path.read_text() for path in (scenario / "tests").glob("test_*.py"))
+    assert "\ndef test_" in tests
+
+
+def test_scenarios_run_whole_and_no_more_than_there_are_roles() -> None:
+    folder = ROOT / "extensions" / "molecule"
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ROLES
+    sequence = yaml.safe_load((folder / "config.yml").read_text())["scenario"]["test_sequence"]
+    assert sequence.index("check") < sequence.index("prepare") < sequence.index("converge")
+    assert sequence[-4:] == ["side_effect", "converge", "verify", "destroy"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_and_specs_agree(role: str) -> None:
+    options = specs(role)["main"]["options"]
+    defaults = yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
+    assert defaults == {
+        name: option.get("default")
+        for name, option in options.items()
+        if "default" in option or not option.get("required")
+    }

@@ -1,0 +1,21 @@
+"""Prometheus asks this host, knows the rules, and is there for nobody outside."""
+
+import json
+
+from testinfra.host import Host
+
+ASK = "for i in $(seq 60); do curl -sf 127.0.0.1:9090{} && exit; sleep 0.5; done; exit 1"
+
+
+def test_nothing_listens_outside_the_loopback(host: Host) -> None:
+    with host.sudo():
+        listening = [line for line in host.check_output("ss -Hltnp").splitlines() if "prometheus" in line]
+    assert len(listening) == 4
+    assert all(line.split()[3].startswith("127.0.0.1:") for line in listening)
+
+
+def test_the_rules_are_loaded_and_the_host_is_asked(host: Host) -> None:
+    groups = json.loads(host.check_output(ASK.format("/api/v1/rules")))["data"]["groups"]
+    assert {group["name"] for group in groups} == {"users", "releases", "host", "backups", "postgres"}
+    targets = json.loads(host.check_output(ASK.format("/api/v1/targets")))["data"]["activeTargets"]
+    assert {target["labels"]["job"] for target in targets} >= {"node", "prometheus", "alertmanager"}

@@ -1,0 +1,183 @@
+"""Molecule's scenarios on hosts of the test bed: `python -m tests.molecule {run,create,destroy}`.
+
+`run` is what `make molecule` calls: the scenarios of the named roles, or of all, one after the other. With `--smoke`
+all of them share one host, on which each role stands on those before it.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import testinfra.host
+
+from switchyard.control.inventory import ROLES
+from tests.bed import Bed, Host, Registry, images, keys
+from tests.project import ROOT, TOOLS
+
+SCENARIOS = ROOT / "extensions" / "molecule"
+STATE = ROOT / ".switchyard" / "molecule"
+
+ON_DEBIAN_12 = ("host", "ssh", "firewall", "updates", "engine")
+"""Roles that are run on Debian 12 as well; the others need Compose v2, which its packages do not have."""
+
+IMAGES = {
+    "edge": "nginx:1.30",
+    "backup": "postgres:17-trixie",
+    "postgres": "postgres:17-trixie",
+    "docker": "trivial:1.0.0",
+}
+"""What a role's scenario pulls from the bed's registry: its own image of the bed, or the tiny service."""
+
+
+BUILT = {"backup": "postgres"}
+"""Roles whose image of the bed has another name."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what was asked for."""
+    top = argparse.ArgumentParser(prog="python -m tests.molecule", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    run_ = commands.add_parser("run", help="run scenarios")
+    run_.add_argument("roles", nargs="*", metavar="ROLE")
+    run_.add_argument(
+        "--smoke", action="store_true", help="converge, idempotence and verify, on one host for all roles"
+    )
+    for name in ("create", "destroy"):
+        commands.add_parser(name, help=f"{name} a scenario's hosts (what Molecule calls)").add_argument("role")
+    options = top.parse_args(argv)
+    if options.command == "create":
+        create(_bed(options.role), [options.role])
+        return 0
+    if options.command == "destroy":
+        _bed(options.role).down()
+        return 0
+    unknown = set(options.roles) - set(ROLES)
+    if unknown:
+        print(f"molecule: no role is called '{min(unknown)}'; there are {', '.join(ROLES)}", file=sys.stderr)
+        return 2
+    chosen = [role for role in ROLES if role in options.roles or not options.roles]
+    return smoke(chosen) if options.smoke else run(chosen)
+
+
+def run(roles: Iterable[str]) -> int:
+    """Every scenario whole, each on hosts of its own."""
+    return _report({role: _molecule(role) for role in roles})
+
+
+def smoke(roles: Sequence[str]) -> int:
+    """Each role once more on what the roles before it left."""
+    results: dict[str, tuple[bool, float]] = {}
+    with Bed.for_tests("molecule") as bed:
+        create(bed, roles, smoke=True)
+        for role in roles:
+            results[role] = _molecule(role, "--base-config", str(SCENARIOS / "smoke.yml"))
+    return _report(results)
+
+
+def create(bed: Bed, roles: Sequence[str], *, smoke: bool = False) -> None:
+    """Boot the hosts of scenarios and write the inventories that Molecule and testinfra read."""
+    registry = bed.registry()
+    for role in set(roles) & set(IMAGES):
+        name, _, tag = IMAGES[role].partition(":")
+        registry.push(images.trivial(tag) if name == "trivial" else images.ensure(BUILT.get(role, role)), name, tag)
+    known = set(bed.hosts())
+    hosts = [bed.host("debian13", image="docker-host" if smoke else "host")]
+    if not smoke and set(roles) <= set(ON_DEBIAN_12):
+        hosts.append(bed.host("debian12", image="host-debian12"))
+    for role in roles:
+        _write_inventory(role, hosts, registry)
+    print("made" if {host.name for host in hosts} - known else "there")
+
+
+def _write_inventory(role: str, hosts: Sequence[Host], registry: Registry) -> None:
+    path = STATE / role / "hosts.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = (SCENARIOS / "variables.json").read_text().replace("REGISTRY", registry.address)
+    variables = json.loads(text.replace("KEY", keys.public(hosts[0].place.private_key)))
+    children: dict[str, Any] = {
+        group: {"hosts": {host.name: {} for host in hosts}} for group in ("target", "app", "edge", "db")
+    }
+    document = {"all": {"hosts": {host.name: reach(host) for host in hosts}, "vars": variables, "children": children}}
+    path.write_text(json.dumps(document, indent=1))
+
+
+def reach(host: Host) -> dict[str, Any]:
+    """How Ansible, and testinfra after it, log in."""
+    return {
+        "ansible_host": host.address,
+        "ansible_port": host.port,
+        "ansible_user": host.user,
+        "ansible_ssh_private_key_file": str(host.place.private_key),
+        "ansible_ssh_common_args": (
+            f"-o UserKnownHostsFile={host.place.known_hosts} -o GlobalKnownHostsFile=/dev/null "
+            "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+        ),
+    }
+
+
+def address(host: testinfra.host.Host) -> str:
+    """Where the host is."""
+    return str(_inventory()["hosts"][host.backend.get_hostname()]["ansible_host"])
+
+
+def registry() -> str:
+    """The bed's registry, as the hosts name it."""
+    return str(_inventory()["vars"]["docker_insecure_registries"][0])
+
+
+def _inventory() -> dict[str, Any]:
+    path = STATE / os.environ["MOLECULE_SCENARIO_NAME"] / "hosts.json"
+    found: dict[str, Any] = json.loads(path.read_text())["all"]
+    return found
+
+
+def login(host: testinfra.host.Host, user: str, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Log in as another user with the bed's key, as a person would; for tests, which judge the exit code."""
+    facts = _inventory()["hosts"][host.backend.get_hostname()]
+    argv = ["ssh", "-F", "none", "-i", facts["ansible_ssh_private_key_file"], "-p", str(facts["ansible_port"])]
+    argv += [*shlex.split(facts["ansible_ssh_common_args"]), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *options]
+    argv += [f"{user}@{facts['ansible_host']}", command]
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+
+def _bed(role: str) -> Bed:
+    return Bed(f"molecule-{role}")
+
+
+def _molecule(role: str, *base: str) -> tuple[bool, float]:
+    """Run one scenario; its output is shown when it fails."""
+    started = time.monotonic()
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
+        "PATH": f"{TOOLS}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "NO_COLOR": "1",
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    argv = [str(TOOLS / "molecule"), "--base-config", str(SCENARIOS / "config.yml"), *base]
+    argv += ["test", "--scenario-name", role, "--destroy", "never" if base else "always"]
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environment, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    seconds = time.monotonic() - started
+    print(f"{'ok     ' if done.returncode == 0 else 'FAILED '} {role} ({seconds:.0f} s)", flush=True)
+    if done.returncode != 0:
+        print("\n".join((done.stdout + done.stderr).splitlines()[-80:]), flush=True)
+    return done.returncode == 0, seconds
+
+
+def _report(results: Mapping[str, tuple[bool, float]]) -> int:
+    good = [role for role, (passed, _) in results.items() if passed]
+    seconds = sum(seconds for _, seconds in results.values())
+    print(f"molecule: {len(good)} of {len(results)} roles passed in {seconds:.0f} s")
+    return 0 if len(good) == len(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
