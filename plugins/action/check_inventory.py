@@ -46,13 +46,15 @@ class ActionModule(ActionBase):
 
     def _check_together(self, specs: inventory.Specs, variables: dict[str, Any], extra: dict[str, Any]) -> list[str]:
         groups: dict[str, list[str]] = variables["groups"]
-        databases = len(set(groups.get("db", [])) & set(groups["target"]))
+        ours = set(groups["target"])
+        hosts = {group: ours & set(groups.get(group, [])) for group in ("app", "edge", "db")}
+        topology = inventory.Topology(variables["inventory_hostname"], hosts)
         # Defaults refer to each other and to what was given, as they do in the roles.
         everything = {**dict.fromkeys(specs.options), **self._defaults(), **variables}
         templar = self._templar.copy_with_new_env(available_variables=everything)
         complete, broken = self._values(specs, everything, templar)
         chosen = {name: value for name, value in extra.items() if name in inventory.SELECTORS}
-        return broken or inventory.check_together(complete, variables["group_names"], databases, chosen)
+        return broken or inventory.check_together(complete, topology, chosen)
 
     def _defaults(self) -> dict[str, Any]:
         files = [COLLECTION / "roles" / role / "defaults" / "main.yml" for role in inventory.ROLES]

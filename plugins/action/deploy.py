@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import getpass
+import json
+import os
 import re
 import shlex
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.switchyard.stack.plugins.plugin_utils.source import make_importable
 
 make_importable()
 
-from switchyard.control import fleet
+from switchyard.control import fleet, ledger
 from switchyard.control.bundle import make_bundle
 from switchyard.control.transport import Answer, ConnectionLost
 from switchyard.errors import SwitchyardError
+from switchyard.names import AppName
 from switchyard.request import parse
 
 display = Display()
@@ -29,16 +36,21 @@ _NEVER_ARRIVED = r"connect to host|Permission denied|Host key verification faile
 
 
 class AnsibleTransport:
-    """A host over the connection that Ansible has opened, whatever plugin and options the inventory names."""
+    """A host over a connection of Ansible's own, whatever plugin and options the inventory names.
 
-    def __init__(self, host: str, connection: Any) -> None:
+    `connect` is called once for each thread: a connection plugin is not made for several.
+    """
+
+    def __init__(self, host: str, connect: Callable[[], Any]) -> None:
         self.host = host
-        self._connection = connection
+        self._connect, self._local = connect, threading.local()
 
     def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
         """Run a command; nothing of it is logged, since requests carry secrets on standard input."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._connect()
         try:
-            code, out, err = self._connection.exec_command(
+            code, out, err = self._local.connection.exec_command(
                 shlex.join(argv), in_data=stdin.encode() or None, sudoable=False
             )
         except AnsibleConnectionFailure as error:
@@ -63,26 +75,67 @@ class ActionModule(ActionBase):
         request = dict(self._task.args["request"])
         request["who"] = request.get("who") or f"{getpass.getuser()}@{socket.gethostname()}"
         request["engine"] = make_bundle().file_name
-        members = self._members(variables, AnsibleTransport(host, self._connection))
+        members = self._members(variables)
         try:
             parse(request)
             if self._task.check_mode:
                 return self._plan(members, request)
-            return self._result(fleet.deploy(members, request, lambda line: display.display(f"  {host} {line}")))
+            where = "" if fleet.single(members) is None else f"{host} "
+            excused = [name for name in str(variables.get("allow_unreachable", "")).split(",") if name]
+            done = fleet.deploy(members, request, lambda line: display.display(f"  {where}{line}"), excused=excused)
+            self._keep_copy(members, request, variables)
+            self._leave(done)
+            return self._result(done)
         except ConnectionLost as error:
             return {"failed": True, "unreachable": True, "msg": f"{host} cannot be reached: {error}."}
         except SwitchyardError as error:
+            self._leave({"code": int(error.code), "message": error.message})
             return self._failure(int(error.code), error.message, error.details)
 
-    def _members(self, variables: dict[str, Any], here: AnsibleTransport) -> list[fleet.Member]:
+    def _leave(self, result: dict[str, Any]) -> None:
+        """Leave the result in the file that a job named, since Ansible's own exit code only says that a task failed."""
+        path = os.environ.get("SWITCHYARD_RESULT")
+        if path:
+            Path(path).write_text(json.dumps(result) + "\n")
+
+    def _members(self, variables: dict[str, Any]) -> list[fleet.Member]:
         groups: dict[str, list[str]] = variables["groups"]
+        several = len(groups.get("target", [])) > 1
         return [
             fleet.Member(
                 frozenset(group for group in ("app", "edge", "db") if host in groups.get(group, [])),
-                here if host == here.host else AnsibleTransport(host, None),
+                # The one that is open is for one thread, which is all that one host alone needs.
+                AnsibleTransport(host, self._way_to(host, variables) if several else lambda: self._connection),
             )
             for host in sorted(groups.get("target", []))
         ]
+
+    def _way_to(self, host: str, variables: dict[str, Any]) -> Callable[[], Any]:
+        """How to connect to another host: as the inventory says, and as the deploy user, as this play does."""
+        known = variables["hostvars"][host]
+        plugin = str(known.get("ansible_connection", "ssh"))
+        names = constants.config.get_plugin_vars("connection", plugin.removeprefix("ansible.builtin."))
+        options = {name: known[name] for name in names if name in known}
+        options["ansible_user"] = known.get("host_deploy_user", "deploy")
+        context = self._play_context.copy()
+
+        def connect() -> Any:
+            connection = connection_loader.get(plugin, context)
+            connection.set_options(var_options=options)
+            return connection
+
+        return connect
+
+    def _keep_copy(self, members: list[fleet.Member], request: dict[str, Any], variables: dict[str, Any]) -> None:
+        """Bring the control side's copy of the ledger up to date; what goes wrong here is said and stops nothing."""
+        name = AppName(request["app"], request["environment"])
+        try:
+            project = Path(variables["inventory_dir"]).parent
+            warning = ledger.keep_copy(fleet.keeper(members), name, project)
+        except (SwitchyardError, ConnectionLost) as error:
+            warning = f"The copy of the ledger was not brought up to date: {error}"
+        if warning:
+            display.warning(warning)
 
     def _plan(self, members: list[fleet.Member], request: dict[str, Any]) -> dict[str, Any]:
         report = fleet.plan(members, request)

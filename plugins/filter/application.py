@@ -36,8 +36,11 @@ def migration(given: Any) -> dict[str, Any] | None:
     return application.complete_migration(_plain(given))
 
 
-def volume_directories(given: Any, parent: str) -> list[dict[str, str]]:
-    """List the directories that `switchyard.stack.place` makes for the volumes of complete services."""
+def volume_directories(given: Any, parent: str, shared: Any) -> list[dict[str, str]]:
+    """List the directories that `switchyard.stack.place` makes for the volumes of complete services.
+
+    A volume in `shared` is on a storage that somebody else keeps.
+    """
     try:
         owners = application.volume_owners(_plain(given))
     except SwitchyardError as error:
@@ -45,14 +48,20 @@ def volume_directories(given: Any, parent: str) -> list[dict[str, str]]:
     return [
         {"path": f"{parent}/{name}", "mode": "0750", "owner": str(uid), "group": str(uid)}
         for name, uid in sorted(owners.items())
+        if name not in shared
     ]
 
 
-def request(variables: Any, compose: str, version: str | None, decision: str) -> dict[str, Any]:
+def request(variables: Any, compose: str, version: str | None, decision: str, override: str = "") -> dict[str, Any]:
     """Build the request for the engine from the variables of the role."""
     try:
-        plain = None if version is None else str(version)
-        return application.build_request(_plain(variables), compose=str(compose), version=plain, decision=str(decision))
+        return application.build_request(
+            _plain(variables),
+            compose=str(compose),
+            version=None if version is None else str(version),
+            decision=str(decision),
+            override=str(override),
+        )
     except SwitchyardError as error:
         raise AnsibleFilterError(error.message) from error
 

@@ -55,3 +55,14 @@ def ask_engine(module: Any, words: list[str], data: object) -> dict[str, Any] | 
     if code != 0 or "error" in answer:
         module.fail_json(msg=str(answer.get("error", err)), details=str(answer.get("details", "")))
     return answer
+
+
+def diff_of(module: Any, answer: dict[str, Any]) -> dict[str, Any]:
+    """The engine's differences as Ansible shows them, when it was asked for them."""
+    if not module._diff:
+        return {}
+    shown = [
+        {"before_header": item["path"], "after_header": item["path"], "before": item["before"], "after": item["after"]}
+        for item in answer["diff"]
+    ]
+    return {"diff": shown}

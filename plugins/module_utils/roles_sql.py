@@ -19,17 +19,21 @@ def literal(value: str) -> str:
 
 @dataclass(frozen=True)
 class Roles:
-    """One database with its owner (who cannot log in), the application's login and the migration's login."""
+    """One database with its owner and the application's rights (neither can log in), and the logins that have them."""
 
     database: str
     owner: str
     app: str
     migrate: str
+    logins: dict[str, bool] = field(default_factory=dict)
+    """The application's logins, each with whether it is open. Two of them may be: that is how a password is rotated."""
     verifiers: dict[str, str] = field(default_factory=dict)
     """Password verifiers to set, by role; a role that is not named keeps its own."""
     app_settings: dict[str, str] = field(default_factory=dict)
     migrate_settings: dict[str, str] = field(default_factory=dict)
     """What is set for every session of the login."""
+    monitor: str = ""
+    """A login that may read statistics of every database, and no data; '' for none."""
 
     def statements(self) -> list[str]:
         """Everything, to be run in one transaction by a superuser connected to the database; safe to repeat."""
@@ -37,7 +41,7 @@ class Roles:
         database = identifier(self.database)
         result = [
             *self._role(self.owner, "NOLOGIN"),
-            *self._role(self.app, "LOGIN"),
+            *self._role(self.app, "NOLOGIN"),
             *self._role(self.migrate, "LOGIN"),
             f"GRANT {owner} TO {migrate}",
             f"ALTER DATABASE {database} OWNER TO {owner}",
@@ -52,8 +56,15 @@ class Roles:
             f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {app}",
             f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO {app}",
         ]
-        # What a migration makes belongs to the owner, whichever login ran it.
-        settings = {self.app: self.app_settings, self.migrate: {**self.migrate_settings, "role": self.owner}}
+        for login, is_open in self.logins.items():
+            result += [*self._role(login, "LOGIN" if is_open else "NOLOGIN"), f"GRANT {app} TO {identifier(login)}"]
+        if self.monitor:
+            name = identifier(self.monitor)
+            result += [*self._role(self.monitor, "LOGIN"), f"GRANT pg_monitor TO {name}"]
+            result.append(f"GRANT CONNECT ON DATABASE {database} TO {name}")
+        # What a migration makes belongs to the owner, whichever login ran it. Settings are not inherited by members.
+        settings = {self.migrate: {**self.migrate_settings, "role": self.owner}}
+        settings |= dict.fromkeys((self.app, *self.logins), self.app_settings)
         for role, values in settings.items():
             result.append(f"ALTER ROLE {identifier(role)} RESET ALL")
             result += [
@@ -63,17 +74,25 @@ class Roles:
 
     def _role(self, name: str, login: str) -> list[str]:
         attributes = f"{login} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
-        password = f" PASSWORD {literal(self.verifiers[name])}" if name in self.verifiers else ""
+        attributes += f" PASSWORD {literal(self.verifiers[name])}" if name in self.verifiers else ""
+        attributes += " PASSWORD NULL" if login == "NOLOGIN" else ""
         missing = f"SELECT 1 FROM pg_roles WHERE rolname = {literal(name)}"
         return [
             f"DO $switchyard$ BEGIN IF NOT EXISTS ({missing}) THEN CREATE ROLE {identifier(name)}; END IF; "
             "END $switchyard$",
-            f"ALTER ROLE {identifier(name)} {attributes}{password}",
+            f"ALTER ROLE {identifier(name)} {attributes}",
         ]
+
+    def farewell(self) -> list[str]:
+        """End the sessions of closed logins; to be run once these can log in no more. Empty when none is closed."""
+        closed = ", ".join(literal(login) for login, is_open in self.logins.items() if not is_open)
+        if not closed:
+            return []
+        return [f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ({closed})"]
 
     def state(self) -> str:
         """A query for one line of text that is the same as long as nothing above would change anything."""
-        names = ", ".join(literal(name) for name in (self.owner, self.app, self.migrate))
+        names = ", ".join(literal(name) for name in (self.owner, self.app, self.migrate, *self.logins, self.monitor))
         parts = [
             "(SELECT string_agg(row(rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolreplication, "
             "rolbypassrls, rolinherit, rolpassword)::text, ' ' ORDER BY rolname) "

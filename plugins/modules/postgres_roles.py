@@ -36,12 +36,14 @@ options:
     type: str
     required: true
   app:
-    description: The role that the application logs in as; it reads and writes data, and cannot change the schema.
+    description: The role with the application's rights, to read and write data. It cannot change the schema, or log in.
     type: str
     required: true
-  app_password:
-    description: The application's password.
-    type: str
+  app_logins:
+    description:
+      - Passwords of the roles that the application logs in as, by name; each is a member of O(app).
+      - One without a password is closed - it cannot log in, and its sessions are ended.
+    type: dict
     required: true
   app_settings:
     description: What is set for every session of the application.
@@ -59,6 +61,14 @@ options:
     description: What is set for every session of a migration.
     type: dict
     default: {}
+  monitor:
+    description: A role that may log in and read statistics, for an exporter; made only with O(monitor_password).
+    type: str
+    default: ""
+  monitor_password:
+    description: Its password. Without one the role is left as it is.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Tells whether anything would change.
@@ -76,7 +86,9 @@ EXAMPLES = r"""
     database: sample
     owner: sample_owner
     app: sample_app
-    app_password: "{{ vault_postgres_app_password }}"
+    app_logins:
+      sample_app_a: "{{ vault_postgres_app_password }}"
+      sample_app_b: ""
     migrate: sample_migrate
     migrate_password: "{{ vault_postgres_migrate_password }}"
     migrate_settings:
@@ -150,11 +162,13 @@ def main() -> None:
             "database": text,
             "owner": text,
             "app": text,
-            "app_password": secret,
+            "app_logins": {"type": "dict", "required": True, "no_log": True},
             "app_settings": {"type": "dict", "default": {}},
             "migrate": text,
             "migrate_password": secret,
             "migrate_settings": {"type": "dict", "default": {}},
+            "monitor": {"type": "str", "default": ""},
+            "monitor_password": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -162,11 +176,15 @@ def main() -> None:
     if module.check_mode and (docker.missing or docker.ask("inspect", params["container"])[0] != 0):
         module.exit_json(changed=True)
     database = _Database(module)
+    logins = {str(name): str(word or "") for name, word in params["app_logins"].items()}
     passwords = {
         params["superuser"]: params["superuser_password"],
-        params["app"]: params["app_password"],
         params["migrate"]: params["migrate_password"],
+        **{name: word for name, word in logins.items() if word},
     }
+    monitor = params["monitor"] if params["monitor_password"] else ""
+    if monitor:
+        passwords[monitor] = params["monitor_password"]
     for name, password in passwords.items():
         if not password.isascii():
             module.fail_json(msg=f"The password of {name} has to be ASCII.")
@@ -179,14 +197,18 @@ def main() -> None:
         params["owner"],
         params["app"],
         params["migrate"],
+        {name: bool(word) for name, word in logins.items()},
         verifiers,
         {str(name): str(value) for name, value in params["app_settings"].items()},
         {str(name): str(value) for name, value in params["migrate_settings"].items()},
+        monitor,
     )
     before, after = database.run(_transaction(roles, extra, "ROLLBACK"))
     changed = before != after or bool(extra)
     if changed and not module.check_mode:
         database.run(_transaction(roles, extra, "COMMIT"))
+        if farewell := roles.farewell():
+            database.run(";\n".join(farewell) + ";\n")
     module.exit_json(changed=changed)
 
 

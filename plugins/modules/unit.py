@@ -66,17 +66,17 @@ def main() -> None:
     def holds(question: str) -> bool:
         return bool(module.run_command(["systemctl", question, "--quiet", name])[0] == 0)
 
-    todo = [] if holds("is-enabled") else ["enable"]
+    commands = [] if holds("is-enabled") else ["enable"]
     if module.params["started"] and not holds("is-active"):
-        todo.append("start")
+        commands.append("start")
     if not module.check_mode:
         if module.params["daemon_reload"]:
             systemctl("daemon-reload")
-        for verb in todo:
+        for verb in commands:
             systemctl(verb, name)
     words = {"enable": "enabled", "start": "started"}
-    diff = {"before": "", "after": "".join(f"{words[verb]} {name}\n" for verb in todo)}
-    module.exit_json(changed=bool(todo), **({"diff": diff} if module._diff else {}))
+    diff = {"before": "", "after": "".join(f"{words[verb]} {name}\n" for verb in commands)}
+    module.exit_json(changed=bool(commands), **({"diff": diff} if module._diff else {}))
 
 
 if __name__ == "__main__":

@@ -102,12 +102,17 @@ def volume_owners(services: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 
 def build_request(
-    variables: Mapping[str, Any], *, compose: str = "", version: str | None = None, decision: str = ""
+    variables: Mapping[str, Any],
+    *,
+    compose: str = "",
+    version: str | None = None,
+    decision: str = "",
+    override: str = "",
 ) -> dict[str, Any]:
     """The request for `switchyard.request.parse`, from the role's variables (`app_name` and so on, all of them).
 
-    `version` and `decision` are what `-e version=` and `-e migration=` said. Raises `SwitchyardError` for a secret or a
-    volume that cannot be given as described.
+    `version`, `decision` and `override` are what `-e version=`, `-e migration=` and `-e image_override=` said.
+    Raises `SwitchyardError` for a secret or a volume that cannot be given as described.
     """
     services = complete_services(variables["app_services"], version or variables["app_version"])
     migration = complete_migration(variables["app_migration"])
@@ -116,12 +121,15 @@ def build_request(
     owners = secret_owners(services, migration)
     volume_owners(services)
     _require_secrets(variables["app_secrets"], services, migration)
+    _require_limits(services)
     request: dict[str, Any] = {
         "protocol": PROTOCOL,
         "app": variables["app_name"],
         "environment": variables["app_environment"],
         "version": variables["app_version"] if version is None else version,
         "explicit_version": version is not None,
+        "revision": str(variables["app_revision"]),
+        "committed": str(variables["app_committed_at"]),
         "compose": compose,
         "services": {
             name: {key: value for key, value in service.items() if key not in COMPOSE_ONLY}
@@ -133,16 +141,37 @@ def build_request(
         },
         "migration": migration and {k: v for k, v in migration.items() if k not in _MIGRATION_COMPOSE_ONLY},
         "migration_decision": decision,
-        "smoke_tests": list(variables["app_smoke_tests"]),
+        "smoke_tests": [_smoke_test(test) for test in variables["app_smoke_tests"]],
+        "slo": dict(variables["app_slo"]),
+        "canary": dict(variables["app_canary"]),
+        "watch": str(variables.get("watch") or ""),
         "schema_epoch": int(variables["app_schema_epoch"]),
         "probation_seconds": float(variables["app_probation_seconds"]),
         "drain_seconds": float(variables["app_drain_seconds"]),
         "retain": int(variables["app_retain"]),
         "keepalive_seconds": int(variables["app_keepalive_seconds"]),
+        "rolling": int(variables["app_rolling"]),
+        "image_policy": dict(variables.get("app_image_policy") or {}),
+        "image_override": override,
     }
     if any(service["database"] for service in services.values()):
         request["database"] = {"max_connections": int(variables["app_max_connections"])}
     return request
+
+
+def _require_limits(services: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, service in services.items():
+        if int(service["pids_limit"]) < 1:
+            raise SwitchyardError(f"app_services.{name}.pids_limit: use 1 or more; 0 would mean no limit.", Exit.USAGE)
+
+
+def _smoke_test(test: Mapping[str, Any]) -> dict[str, Any]:
+    """What is compared as text is text: `json: {ok: true}` in the inventory means the JSON word."""
+    result = dict(test)
+    for key in ("json", "headers"):
+        if isinstance(result.get(key), Mapping):
+            result[key] = {str(name): "" if value is None else text(value) for name, value in result[key].items()}
+    return result
 
 
 def _require_secrets(

@@ -5,23 +5,56 @@ names that no role has. Here every name is known or refused with the nearest one
 """
 
 import difflib
+import ipaddress
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from switchyard.control import access, backup
 from switchyard.control.application import build_request
 from switchyard.errors import SwitchyardError
 from switchyard.names import nearest
 from switchyard.request import parse
 
-ROLES = ("host", "docker", "engine", "postgres", "edge", "app")
-ROLES_OF_GROUP = {"app": ("app",), "edge": ("edge",), "db": ("postgres",)}
-ROLES_OF_ALL = ("host", "docker", "engine")
+ROLES = (
+    "host",
+    "ssh",
+    "firewall",
+    "updates",
+    "docker",
+    "engine",
+    "notify",
+    "backup",
+    "postgres",
+    "edge",
+    "app",
+    "deploy_access",
+    "monitoring",
+)
+ROLES_OF_GROUP = {"app": ("app", "deploy_access"), "edge": ("edge",), "db": ("backup", "postgres")}
+ROLES_OF_ALL = ("host", "ssh", "firewall", "updates", "docker", "engine", "notify", "monitoring")
 
-SELECTORS = {"env": "", "version": "", "restart": "edge, postgres, docker", "migration": "resume, resolve"}
+SELECTORS = {
+    "env": "",
+    "version": "",
+    "restart": "edge, postgres, docker",
+    "migration": "resume, resolve",
+    "allow_unreachable": "",
+    "image_override": "",
+    "who": "",
+    "run_url": "",
+    "type": "incr, full",
+    "to": "",
+    "into": "scratch, live",
+    "repository": "",
+    "confirm": "",
+    "watch": "detached",
+}
 """What is given with -e, with the words that are allowed."""
 
 # Dictionaries whose keys are names of the user's choice; each value is described by an entry point of its role's specs.
@@ -77,7 +110,7 @@ def check_extra(specs: Specs, extra: Mapping[str, Any]) -> list[str]:
     for name, value in extra.items():
         if name in SELECTORS:
             problems += _check_selector(name, value)
-        elif name not in specs.options and not name.startswith(specs.prefixes):
+        elif name not in specs.options and not name.startswith((*specs.prefixes, "vault_")):
             close = difflib.get_close_matches(name.lower(), [*SELECTORS, *specs.options], n=1, cutoff=0.72)
             if close:
                 problems.append(f"-e {name}=...: unknown variable '{name}', did you mean '{close[0]}'?")
@@ -113,31 +146,144 @@ def check_required(specs: Specs, groups: Iterable[str], known: Iterable[str]) ->
     return [f"'{name}' is not set: {' '.join(specs.options[name]['description'].split())}" for name in missing]
 
 
-def check_together(
-    values: Mapping[str, Any], groups: Iterable[str], databases: int, extra: Mapping[str, Any]
-) -> list[str]:
-    """Check what no single variable shows. `values` has every variable, `databases` counts the hosts in `db`."""
+@dataclass(frozen=True)
+class Topology:
+    """Which hosts of the environment are what, and which of them is being checked."""
+
+    host: str
+    groups: Mapping[str, Iterable[str]]
+
+    def of(self, group: str) -> set[str]:
+        """The hosts of a group."""
+        return set(self.groups.get(group, ()))
+
+
+def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[str, Any]) -> list[str]:
+    """Check what no single variable shows. `values` has every variable."""
     problems = []
     if not values["host_deploy_authorized_keys"]:
         problems.append("host_deploy_authorized_keys is empty: name at least one public key, or nobody can deploy.")
     if values["engine_port_first"] >= values["engine_port_last"]:
         problems.append("engine_port_last has to be above engine_port_first.")
-    if "edge" in groups:
+    problems += _check_firewall(values)
+    if hosts.host in hosts.of("edge"):
         problems += _check_edge(values)
+    if hosts.host in hosts.of("app"):
+        problems += _check_fleet(values, hosts)
+    if hosts.host in hosts.of("db"):
+        problems += _check_backup(values)
+    problems += _check_monitoring(values, hosts)
     try:
-        version, decision = extra.get("version"), extra.get("migration", "")
-        request = build_request(values, compose="services: {}", version=version, decision=decision)
+        access.lines(values["deploy_access_keys"], values["app_name"])
+        access.check(values["deploy_access_keys"], values["host_deploy_authorized_keys"])
+        version, decision, override = extra.get("version"), extra.get("migration", ""), extra.get("image_override", "")
+        request = build_request(values, compose="services: {}", version=version, decision=decision, override=override)
         parse(request)
     except SwitchyardError as error:
         problems.append(error.message)
     else:
         users = [name for name, service in values["app_services"].items() if service.get("database")]
-        if users and not databases:
+        if users and not hosts.of("db"):
             problems.append(
                 f"app_services.{users[0]}.database is true, and no host of this environment is in the group db: put "
                 "one there, or remove the key."
             )
     return problems
+
+
+def _check_fleet(values: Mapping[str, Any], hosts: Topology) -> list[str]:
+    """What an application host needs when it is not alone."""
+    problems = []
+    address = str(values["app_publish_address"])
+    if hosts.of("edge") - {hosts.host} and not _is_of_one_host(address):
+        problems.append(
+            f"app_publish_address is '{address}' and an edge is on another host: give {hosts.host} its private "
+            "address, at which the edges reach it."
+        )
+    services = values["app_services"].items()
+    users = [name for name, service in services if service.get("database")]
+    elsewhere = hosts.of("db") and hosts.host not in hosts.of("db")
+    if users and elsewhere and not values["app_database_address"]:
+        problems.append(
+            f"app_services.{users[0]}.database is true and the database is on another host: set app_database_address "
+            "to the private address in its postgres_publish_address."
+        )
+    if len(hosts.of("app")) > 1:
+        local = [
+            f"app_services.{name}.volumes.{volume}"
+            for name, service in services
+            for volume in service.get("volumes", {})
+            if volume not in values["app_shared_volumes"]
+        ]
+        problems += [
+            f"{where} is a directory of each host, and there are {len(hosts.of('app'))} application hosts: mount a "
+            "shared storage on all of them and name it in app_shared_volumes."
+            for where in local
+        ]
+        if values["app_rolling"] >= len(hosts.of("app")):
+            problems.append(
+                f"app_rolling is {values['app_rolling']} of {len(hosts.of('app'))} application hosts: some have to "
+                "serve meanwhile."
+            )
+    return problems
+
+
+def _is_of_one_host(address: str) -> bool:
+    """Tell whether this is an address by which other hosts reach this one and no other."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not (found.is_loopback or found.is_unspecified or found.is_multicast)
+
+
+def _check_firewall(values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    rules = [(f"firewall_allow[{number}]", rule) for number, rule in enumerate(values["firewall_allow"])]
+    for where, rule in rules:
+        wrong = [port for port in rule["ports"] if not re.fullmatch(r"[1-9]\d{0,4}(-[1-9]\d{0,4})?", str(port))]
+        problems += [f"{where}.ports: '{port}' is no port and no range such as 5000-5010." for port in wrong]
+        problems += [problem for source in rule.get("from", []) for problem in _check_network(f"{where}.from", source)]
+    for name in ("firewall_edge_addresses", "firewall_app_addresses", "firewall_container_networks"):
+        problems += [problem for source in values[name] for problem in _check_network(name, source)]
+    return problems
+
+
+def _check_network(where: str, source: str) -> list[str]:
+    """A name would have to be resolved at boot, before there is a network; so only addresses are taken."""
+    try:
+        ipaddress.ip_interface(source)
+    except ValueError:
+        return [f"{where}: '{source}' is no address and no network."]
+    return []
+
+
+def _check_backup(values: Mapping[str, Any]) -> list[str]:
+    """What the role would refuse, said before any host is touched."""
+    if not values["backup_enabled"]:
+        return []
+    try:
+        backup.placing(backup.from_inventory(values), "/")
+    except SwitchyardError as error:
+        return [error.message]
+    return []
+
+
+def _check_monitoring(values: Mapping[str, Any], hosts: Topology) -> list[str]:
+    address = str(values["monitoring_address"])
+    try:
+        private = ipaddress.ip_address(address)
+    except ValueError:
+        return [f"monitoring_address: '{address}' is no IP address."]
+    # 0.0.0.0 counts as private for the library, and is every address.
+    if private.is_unspecified or not private.is_private:
+        return [f"monitoring_address: {address} is not a private address; metrics are for nobody outside."]
+    others = {host for group in ("app", "edge", "db") for host in hosts.of(group)} - {hosts.host}
+    if values["monitoring_enabled"] and private.is_loopback and others:
+        return [
+            f"monitoring_address is {address}, where only {hosts.host} itself can ask: give it its private address."
+        ]
+    return []
 
 
 def _check_edge(values: Mapping[str, Any]) -> list[str]:
@@ -146,8 +292,19 @@ def _check_edge(values: Mapping[str, Any]) -> list[str]:
         problems.append("edge_server_names is empty: name at least one host name.")
     if values["edge_tls"] == "files" and not (values["edge_tls_certificate"] and values["edge_tls_key"]):
         problems.append("edge_tls is 'files', which needs edge_tls_certificate and edge_tls_key.")
+    if values["edge_tls"] == "acme":
+        named = [name for name in values["edge_server_names"] if "." in name and not re.fullmatch(r"[0-9.]+", name)]
+        if not named or any(re.search(r"[^A-Za-z0-9.-]", name) for name in named):
+            problems.append(
+                "edge_tls is 'acme', which needs plain host names in edge_server_names: for an address or a pattern no "
+                "certificate is issued this way."
+            )
+    if values["edge_hsts_seconds"] and values["edge_tls"] not in ("acme", "files"):
+        problems.append("edge_hsts_seconds needs edge_tls acme or files: browsers would be bound to what fails them.")
     if values["edge_redirect_http"] and values["edge_tls"] == "off":
         problems.append("edge_redirect_http needs edge_tls: it would send users to a port that nobody serves.")
+    if values["edge_report_users"] and values["edge_tls"] == "off":
+        problems.append("edge_report_users needs edge_tls: its passwords would travel in the clear.")
     if int(values["edge_open_files"]) < 2 * int(values["edge_worker_connections"]):
         problems.append("edge_open_files has to be at least twice edge_worker_connections.")
     return problems
@@ -184,7 +341,7 @@ def _check(path: str, option: Options, value: object, where: Where, place: str) 
         return []
     kinds, words = _KINDS[option.get("type", "str")]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        hint = "; write it in quotes" if kinds == (str,) and isinstance(value, int | float) else ""
+        hint = "; write it in quotes" if kinds == (str,) and isinstance(value, int | float | date) else ""
         return [f"{place}{path} has to be {words}, and is {_name(value)}{hint}."]
     if "choices" in option:
         items = value if isinstance(value, list) else [value]
@@ -223,6 +380,8 @@ def _name(value: object) -> str:
         return f"the number {value}"
     if isinstance(value, str):
         return f"the text '{value[:40]}'"
+    if isinstance(value, date):
+        return f"the date {value.isoformat()}"
     return "empty" if value is None else "a dictionary" if isinstance(value, Mapping) else "a list"
 
 

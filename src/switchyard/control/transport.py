@@ -28,12 +28,25 @@ class ConnectionLost(Exception):
 
 
 class Transport(Protocol):
-    """A way to one host. Ansible's connections and Fabric's both fit."""
+    """A way to one host, for several threads. Ansible's connections and Fabric's both fit."""
 
     host: str
 
     def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
         """Run a command; raises `ConnectionLost` when the host cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host of the environment: its groups and the way to it."""
+
+    groups: frozenset[str]
+    transport: Transport
+
+    @property
+    def name(self) -> str:
+        """The host's name in the inventory."""
+        return self.transport.host
 
 
 def engine_argv(*words: str) -> list[str]:
