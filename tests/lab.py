@@ -20,6 +20,7 @@ SECRET = "canary-7f3a-not-to-be-seen"
 
 _INVENTORY = {
     "app_name": "trivial",
+    "backup_enabled": False,
     "app_version": VERSIONS[0],
     "app_services": {
         "api": {
@@ -76,6 +77,8 @@ class Lab:
         variables.write_text(text)
         done = project.play("provision")
         assert done.returncode == 0, done.stdout + done.stderr
+        # It passes effects of its own, which would be mistaken for those of the release under test.
+        lab.host.exec(["systemctl", "disable", "--now", "--quiet", "switchyard-collect.timer"])
         return lab
 
     @property
@@ -153,7 +156,7 @@ class Lab:
     def settle(self) -> None:
         """Wait until recovery has run: no operation's unit is left."""
         deadline = time.monotonic() + 60
-        script = "systemctl list-units --all --no-legend 'switchyard-2*' | grep -q ."
+        script = "systemctl list-units --all --no-legend 'switchyard-2*' 'switchyard-watch-*' | grep -q ."
         while self.host.exec(["sh", "-c", script], check=False).returncode == 0:
             assert time.monotonic() < deadline, "an operation's unit did not end within 60 s"
             time.sleep(0.05)

@@ -47,8 +47,19 @@ class Switching:
             "edge_tls_key": key,
             "edge_server_names": [NAME, self.host.address],
         }
-        path = self.project.folder / "inventories" / "group_vars" / "env_local" / "zz_edge.yml"
-        path.write_text(yaml.safe_dump(settings | variables))
+        self._overrides.write_text(yaml.safe_dump(settings | variables))
+        self._provision()
+
+    def give_back(self) -> None:
+        """Leave the edge as the inventory alone has it."""
+        self._overrides.unlink(missing_ok=True)
+        self._provision()
+
+    @property
+    def _overrides(self) -> Path:
+        return self.project.folder / "inventories" / "group_vars" / "env_local" / "zz_edge.yml"
+
+    def _provision(self) -> None:
         done = self.project.play("provision", "--tags", "edge")
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -17,7 +17,7 @@ from tests.bed import engine, images
 from tests.bed.bed import Bed, reap
 from tests.bed.errors import BedError, say
 from tests.bed.paths import STATE
-from tests.bed.recipes import RECIPES
+from tests.bed.recipes import RECIPES, SUITES
 
 EPILOG = """\
 environment:
@@ -131,7 +131,7 @@ def status(options: argparse.Namespace) -> int:
 def make_images(options: argparse.Namespace) -> int:
     """Build images and print their references."""
     engine.ensure()
-    refs = images.ensure_all(options.names or ("base", *RECIPES))
+    refs = images.ensure_all(options.names or (*SUITES, *RECIPES))
     if options.json:
         _print_json(refs)
     else:

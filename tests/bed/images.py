@@ -17,7 +17,7 @@ from tests.bed import engine, pipconf
 from tests.bed.errors import BedError, say
 from tests.bed.paths import RECIPES as FOLDER
 from tests.bed.paths import locked
-from tests.bed.recipes import BOOTSTRAP, OFFICIAL, PREFIX, RECIPES, content_hash, tag
+from tests.bed.recipes import BOOTSTRAP, OFFICIAL, PREFIX, RECIPES, SUITES, Recipe, content_hash, tag
 from tests.bed.shell import apt_install, as_root, need, run
 
 SWITCH = "SWITCHYARD_IMAGES"
@@ -36,12 +36,12 @@ def reference(name: str) -> str:
     """Return the reference of a named image of the bed, whether or not it was built yet."""
     if official() and name in OFFICIAL:
         return OFFICIAL[name]
-    if name == "base":
-        return tag("base", hashlib.sha256(" ".join(BOOTSTRAP).encode()).hexdigest()[:16])
+    if name in SUITES:
+        return tag(name, hashlib.sha256(" ".join([*BOOTSTRAP, SUITES[name]]).encode()).hexdigest()[:16])
     if name not in RECIPES:
-        raise BedError(f"There is no image {name!r}; known are {', '.join(['base', *RECIPES])}.")
+        raise BedError(f"There is no image {name!r}; known are {', '.join([*SUITES, *RECIPES])}.")
     recipe = RECIPES[name]
-    return tag(name, content_hash(FOLDER / name, recipe.args, reference(recipe.parent)))
+    return tag(name, content_hash(_folder(recipe), recipe.args, reference(recipe.parent)))
 
 
 def exists(ref: str) -> bool:
@@ -58,7 +58,7 @@ def ensure(name: str) -> str:
     return ensure_all([name])[name]
 
 
-def ensure_all(names: Iterable[str] = ("base", *RECIPES)) -> dict[str, str]:
+def ensure_all(names: Iterable[str] = (*SUITES, *RECIPES)) -> dict[str, str]:
     """Make several images, at most two at a time, each as soon as the image below it is there."""
     wanted = list(names)
     refs = {name: reference(name) for name in wanted}
@@ -98,7 +98,7 @@ def build(
     """
     if not (path / dockerfile).is_file():
         raise BedError(f"There is no {dockerfile} in {path}.")
-    below = ensure(base) if base in ("base", *RECIPES) else (base or "")
+    below = ensure(base) if base in (*SUITES, *RECIPES) else (base or "")
     given = dict(args or {})
     ref = tag(name, content_hash(path, {**given, "Dockerfile": dockerfile}, below))
     with locked(f"image-{name}"):
@@ -127,7 +127,7 @@ def remove_all() -> list[str]:
 
 
 def _parent(name: str) -> str | None:
-    return None if name == "base" or (official() and name in OFFICIAL) else RECIPES[name].parent
+    return None if name in SUITES or (official() and name in OFFICIAL) else RECIPES[name].parent
 
 
 def _order(names: Iterable[str]) -> list[str]:
@@ -154,23 +154,27 @@ def _make(name: str) -> None:
     if official() and name in OFFICIAL:
         say(f"pulling {ref}")
         engine.api().images.pull(ref)
-    elif name == "base":
-        say("building base image (about 15 s)")
-        _bootstrap(ref)
+    elif name in SUITES:
+        say(f"building {name} image (about 15 s)")
+        _bootstrap(ref, SUITES[name])
     else:
         recipe = RECIPES[name]
         say(f"building {name} image (about {recipe.seconds} s)")
-        _build(FOLDER / name, ref, {"BASE": reference(recipe.parent), **recipe.args})
+        _build(_folder(recipe), ref, {"BASE": reference(recipe.parent), **recipe.args})
     say(f"{name} image is ready ({time.monotonic() - began:.0f} s)")
 
 
-def _bootstrap(ref: str) -> None:
+def _folder(recipe: Recipe) -> Path:
+    return FOLDER / (recipe.folder or recipe.name)
+
+
+def _bootstrap(ref: str, suite: str) -> None:
     need("mmdebstrap", "mmdebstrap", "the base image is made from Debian's packages")
     if not any(Path("/usr/share/keyrings").glob("debian-archive-keyring.*")):
         apt_install("debian-archive-keyring", why="Debian's packages are checked against its keys")
     with TemporaryDirectory(prefix="switchyard-base-") as folder:
         tar = Path(folder, "base.tar")
-        run(as_root([*BOOTSTRAP, str(tar), "--quiet"]))
+        run(as_root([*BOOTSTRAP, suite, str(tar), "--quiet"]))
         run(as_root(["chmod", "0644", str(tar)]))
         engine.cli("import", str(tar), ref)
 

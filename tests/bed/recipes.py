@@ -9,11 +9,14 @@ from pathlib import Path
 
 PREFIX = "switchyard-bed"
 
-SUITE = "trixie"
-BOOTSTRAP = ("mmdebstrap", "--variant=minbase", "--include=ca-certificates", SUITE)
+SUITES = {"base": "trixie", "base-debian12": "bookworm"}
+"""Roots that are made from packages, and the release that each is made of."""
+
+BOOTSTRAP = ("mmdebstrap", "--variant=minbase", "--include=ca-certificates")
 
 OFFICIAL = {
     "base": "debian:trixie-slim",
+    "base-debian12": "debian:bookworm-slim",
     "edge": "nginx:1.30",
     "postgres": "postgres:17-trixie",
 }
@@ -31,12 +34,15 @@ class Recipe:
     parent: str
     seconds: int
     args: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
+    """Of its Dockerfile, when it does not bear the image's own name."""
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("host", "base", 20),
+        Recipe("host-debian12", "base-debian12", 20, folder="host"),
         Recipe("docker-host", "host", 30),
         Recipe("edge", "base", 15),
         Recipe("postgres", "base", 25),

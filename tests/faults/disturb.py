@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import yaml
 
+from tests.bed import Registry
 from tests.bed import engine as outer
 from tests.faults.invariants import check, converge, pointer_release
 from tests.lab import APP, VERSIONS, Lab
@@ -206,6 +207,18 @@ def users(lab: Lab, *, may_lose: int = 0) -> Iterator[LoadProcess]:
     assert report.sent > 20, report.summary()
     assert report.lost <= may_lose, report.summary()
     assert report.duplicated == 0, report.summary()
+
+
+@contextlib.contextmanager
+def registry_gone(registry: Registry, how: str) -> Iterator[None]:
+    """A registry that is not there (`stopped`), or takes connections and never answers (`silent`)."""
+    container = outer.api().containers.get(registry.container)
+    container.stop(timeout=1) if how == "stopped" else container.pause()
+    try:
+        yield
+    finally:
+        container.start() if how == "stopped" else container.unpause()
+        registry.wait()
 
 
 def kill_group(process: subprocess.Popen[str], how: signal.Signals = signal.SIGKILL) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,15 @@ from tests.loss import Switching
 
 
 @pytest.fixture(scope="module")
-def switching(released: Environment) -> Switching:
+def switching(released: Environment) -> Iterator[Switching]:
     """Both releases warm, the old one live, TLS on."""
     for version in (NEW, OLD):
         done = released.project.play("deploy", "-e", f"version={version}")
         assert done.returncode == 0, done.stdout + done.stderr
     switching = Switching(released.project, released.host, (OLD, NEW))
     switching.set_edge()
-    return switching
+    yield switching
+    switching.give_back()
 
 
 def note(**figures: float) -> None:

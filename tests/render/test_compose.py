@@ -144,6 +144,22 @@ def test_volumes_belong_to_the_user_that_writes_to_them() -> None:
     ]
 
 
+def test_a_shared_volume_is_where_its_storage_is_mounted_and_nobody_makes_its_directory() -> None:
+    app = API_WEB_DATABASE | {"app_shared_volumes": {"uploads": "/mnt/uploads"}}
+    assert render("app", "__app_volume_directories", app) == []
+    (volume,) = compose(app)["services"]["api-1"]["volumes"]
+    assert volume["source"] == "/mnt/uploads"
+
+
+def test_a_database_on_another_host_has_the_same_name_and_no_network_of_this_one() -> None:
+    document = compose(API_WEB_DATABASE | {"app_database_address": "192.0.2.34"})
+    users = {name for name, service in document["services"].items() if "extra_hosts" in service}
+    assert "api-1" in users and "web-1" not in users
+    assert document["services"]["api-1"]["extra_hosts"] == ["postgres:192.0.2.34"]
+    assert "data" not in document.get("networks", {})
+    assert all("data" not in service["networks"] for service in document["services"].values())
+
+
 POSTGRES = {"app_name": "shop", "postgres_superuser_password": "x", "postgres_app_password": "y"}
 
 

@@ -7,7 +7,14 @@ import yaml
 
 from tests.render.rendering import render
 
-EDGE = {"app_name": "shop", "edge_server_names": ["shop.example.com", "www.example.com"]}
+EDGE: dict[str, Any] = {
+    "app_name": "shop",
+    "edge_server_names": ["shop.example.com", "www.example.com"],
+    "inventory_hostname": "edge-1",
+    "groups": {"target": ["edge-1"]},
+    "hostvars": {"edge-1": {"group_names": ["edge"], "ansible_host": "192.0.2.1"}},
+}
+ACME = EDGE | {"edge_tls": "acme"}
 TLS = EDGE | {"edge_tls": "files", "edge_tls_certificate": "CERTIFICATE", "edge_tls_key": "KEY"}
 
 
@@ -48,8 +55,8 @@ def test_no_write_is_ever_sent_twice() -> None:
 
 def test_an_unknown_name_is_closed_without_an_answer() -> None:
     frame = files(EDGE)["nginx.conf"]
-    assert "listen 80 default_server;" in frame
-    assert directives(frame, "return") == ["444"]
+    assert "listen 80 default_server reuseport;" in frame
+    assert directives(frame, "return") == ["204", "444", "444"]
     assert "ssl" not in frame
     assert "ssl_reject_handshake on;" in files(TLS)["nginx.conf"]
 
@@ -57,8 +64,18 @@ def test_an_unknown_name_is_closed_without_an_answer() -> None:
 def test_an_address_is_served_over_tls_although_no_handshake_names_it() -> None:
     frame = files(TLS | {"edge_server_names": ["192.0.2.7"]})["nginx.conf"]
     assert "ssl_reject_handshake" not in frame
-    assert directives(frame, "ssl_certificate")
-    assert directives(frame, "return") == ["444", "444"]
+    assert "certificates/shop-staging.conf" in directives(frame, "include")
+    assert directives(frame, "return") == ["204", "444", "444", "444"]
+
+
+def test_every_port_can_be_opened_by_the_next_edge_as_well() -> None:
+    given = TLS | {"edge_ipv6": True}
+    frame = files(given)["nginx.conf"]
+    opened = [item.split() for item in directives(frame, "listen") if not item.startswith("unix:")]
+    assert [words[0] for words in opened if "reuseport" not in words] == []
+    shared = {words[0] for words in opened}
+    assert {"127.0.0.1:8901", "80", "[::]:80", "443", "[::]:443"} <= shared
+    assert {item.split()[0] for item in directives(files(given)["sites/shop-staging.conf"], "listen")} <= shared
 
 
 def test_what_clients_say_of_themselves_is_replaced() -> None:
@@ -76,21 +93,55 @@ def test_a_site_names_itself_and_its_limits() -> None:
     assert directives(site, "listen") == ["80"]
 
 
-def test_tls_is_modern_and_a_new_certificate_is_a_new_file() -> None:
+def test_tls_is_modern_and_its_pair_is_the_engines() -> None:
     site = files(TLS)["sites/shop-staging.conf"]
     assert directives(site, "ssl_protocols") == ["TLSv1.2 TLSv1.3"]
+    assert directives(site, "ssl_session_tickets") == ["off"]
     assert directives(site, "http2") == ["on"]
-    other = files(TLS | {"edge_tls_certificate": "RENEWED"})["sites/shop-staging.conf"]
-    assert directives(site, "ssl_certificate") != directives(other, "ssl_certificate")
+    assert directives(site, "include") == ["certificates/shop-staging.conf", "maintenance/shop-staging.[c]onf"]
+    assert "KEY" not in "".join(files(TLS).values())
     assert "return" not in site
     redirecting = files(TLS | {"edge_redirect_http": True, "edge_https_port": 8443})["sites/shop-staging.conf"]
     assert "return 308 https://$host:8443$request_uri;" in redirecting
+    assert "acme-challenge" not in redirecting
 
 
-def test_the_key_is_roots_alone() -> None:
-    placed = render("edge", "__edge_tls_files", TLS)
-    assert [item.get("mode", "0644") for item in placed] == ["0644", "0600"]
-    assert placed[1]["secret"] is True
+def test_challenges_are_answered_before_the_redirect_and_before_the_first_release() -> None:
+    given = ACME | {"edge_redirect_http": True}
+    assert "challenge.conf" in directives(files(given)["nginx.conf"], "include")
+    site = files(given)["sites/shop-staging.conf"]
+    assert "challenge.conf" in directives(site, "include")
+    assert site.index('if ($uri ~ "^/\\.well-known/acme-challenge/")') < site.index("return 308")
+    assert directives(files(given)["challenge.conf"], "try_files") == ["$uri =404"]
+
+
+def peers(given: dict[str, Any]) -> list[str]:
+    return re.findall(r"server (\S+) max_fails=0;", files(given)["nginx.conf"])
+
+
+def test_a_challenge_that_is_not_known_here_is_asked_of_the_other_edges_once() -> None:
+    given = ACME | {"edge_acme_peers": ["192.0.2.2", "2001:db8::2"]}
+    assert peers(given) == ["192.0.2.2:80", "[2001:db8::2]:80"]
+    others = {"edge-2": (["edge"], "192.0.2.9"), "app-1": (["app"], "192.0.2.10")}
+    hosts = {name: {"group_names": groups, "ansible_host": address} for name, (groups, address) in others.items()}
+    everybody = {"groups": {"target": ["edge-1", *others]}, "hostvars": EDGE["hostvars"] | hosts}
+    assert peers(ACME | everybody) == ["192.0.2.9:80"]
+    asked = files(given)["challenge.conf"]
+    assert directives(asked, "try_files") == ["$uri @switchyard-peers"]
+    assert asked.index("if ($http_x_switchyard_peer)") < asked.index("proxy_pass")
+
+
+def test_browsers_are_bound_to_tls_only_when_asked_and_never_to_a_stand_in() -> None:
+    assert "Strict-Transport-Security" not in files(ACME)["sites/shop-staging.conf"]
+    site = files(ACME | {"edge_hsts_seconds": 300, "edge_hsts_subdomains": True})["sites/shop-staging.conf"]
+    assert "max-age=300; includeSubDomains" in site
+    assert directives(site, "add_header") == ["Strict-Transport-Security $switchyard_hsts always"]
+    assert site.index("max-age=300") < site.index("if ($switchyard_stand_in)")
+
+
+def test_certificates_are_asked_for_names_alone() -> None:
+    given = ACME | {"edge_server_names": ["shop.example.com", "192.0.2.7", "2001:db8::7", "localhost"]}
+    assert render("edge", "__edge_tls_settings", given)["names"] == ["shop.example.com"]
 
 
 def test_the_edge_has_no_more_rights_than_it_needs() -> None:
@@ -105,3 +156,17 @@ def test_the_edge_has_no_more_rights_than_it_needs() -> None:
     assert edge["init"] is False
     assert edge["stop_grace_period"] == "70s"
     assert not any(volume["target"].endswith(".conf") for volume in edge["volumes"])
+
+
+def test_pages_are_the_users_own_or_ours() -> None:
+    ours = files(EDGE)
+    assert "maintenance" in ours["pages/shop-staging/maintenance.html"]
+    assert "<html" in ours["pages/shop-staging/error.html"]
+    given = files(EDGE | {"edge_maintenance_page": "<p>closed</p>", "edge_error_page": "<p>oh</p>"})
+    assert given["pages/shop-staging/maintenance.html"] == "<p>closed</p>"
+    assert given["pages/shop-staging/error.html"] == "<p>oh</p>"
+
+
+def test_the_page_of_maintenance_comes_before_the_one_of_errors() -> None:
+    site = files(EDGE)["sites/shop-staging.conf"]
+    assert site.index("include maintenance/shop-staging.[c]onf;") < site.index("error_page 502 503 504")

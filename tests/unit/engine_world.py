@@ -25,9 +25,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from hypothesis import HealthCheck, settings
 
-import switchyard.engine
+import switchyard
 from switchyard import PROTOCOL
-from switchyard.engine import docker, effects, layout, lease, ports, records
+from switchyard.engine import announce, docker, effects, layout, lease, ports, records
 from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.operation import Operation
@@ -35,8 +35,10 @@ from switchyard.engine.probe import Answer
 from switchyard.engine.probe import ask as real_ask
 from switchyard.engine.records import Record
 from switchyard.engine.site import Pointer, Site, read
+from switchyard.errors import SwitchyardError
 from switchyard.names import AppName, Colour
 from switchyard.request import Request, parse
+from switchyard.watch import probes, watcher
 
 QUICK = settings(
     max_examples=25,
@@ -51,13 +53,13 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 NAME = AppName("shop", "test")
 OPERATION = "20260102T030405-abcdef"
-_ROOTS = ("/var/lib/switchyard", "/run/switchyard", "/var/log/switchyard", "/etc/switchyard")
+_ROOTS = ("/var/lib/switchyard", "/run/switchyard", "/var/log/switchyard", "/var/spool/switchyard", "/etc/switchyard")
 
 
 def modules() -> list[ModuleType]:
-    """Every module of the engine."""
-    found = pkgutil.iter_modules(switchyard.engine.__path__, "switchyard.engine.")
-    return [importlib.import_module(module.name) for module in found]
+    """Every module of the engine and of the rooms beside it."""
+    found = [module.name for module in pkgutil.walk_packages(switchyard.__path__, "switchyard.")]
+    return [importlib.import_module(name) for name in found if not name.startswith("switchyard.control")]
 
 
 def digest(of: object) -> str:
@@ -114,6 +116,9 @@ class Clock:
         self.now += 0.001
         return self.now
 
+    def time_ns(self) -> int:
+        return int(self.monotonic() * 1e9)
+
     def sleep(self, seconds: float) -> None:
         self.now += max(seconds, 0.001)
         self.on_sleep()
@@ -145,6 +150,9 @@ class FakeHost:
     edge: bool = True
     takes_up: bool = True
     """Whether a reload takes up what is on disk."""
+    watches: list[str] = field(default_factory=list)
+    """Units that were started to watch a release, and have not run yet."""
+    watch: Callable[[], None] = lambda: None
     migration_exit: int = 0
     revisions: list[str] = field(default_factory=lambda: ["r1"])
     """What the application's `current` command prints, in turn; the last one repeats."""
@@ -170,6 +178,9 @@ class FakeHost:
         if argv[:2] == ["kill", "-HUP"]:
             if self.takes_up:
                 self.reload()
+        elif argv[0] == "systemd-run" and (found := re.search(r"--unit=switchyard-watch-(\S+)", " ".join(argv))):
+            self.watches.append(found[1])
+            self.watch()
         elif argv[0] == "docker":
             self._docker(argv)
         elif argv[0] not in ("nsenter", "ss", "systemd-run", "systemctl"):
@@ -245,7 +256,7 @@ class FakeHost:
         """Put a container on this host."""
         self.containers[name] = {
             "Id": f"id-{name}", "Names": [f"/{name}"], "State": state, "Status": status, "Labels": labels,
-            "ExitCode": code,
+            "ExitCode": code, "Created": 0,
         }  # fmt: skip
 
     def add_instance(self, release: str, colour: str, instance: str, address: str) -> None:
@@ -265,7 +276,8 @@ class FakeHost:
             return 200, {"DockerRootDir": str(self.root)}
         if url.path == "/containers/json":
             wanted = dict(label.split("=", 1) for label in json.loads(parse_qs(url.query)["filters"][0])["label"])
-            return 200, [c for c in self.containers.values() if wanted.items() <= c["Labels"].items()]
+            listed = [*self.containers.values(), *self._edges()]
+            return 200, [c for c in listed if wanted.items() <= c["Labels"].items()]
         kind, name = url.path.split("/")[1], unquote(url.path.split("/", 2)[2].removesuffix("/json"))
         if kind == "containers":
             return self._inspect(name)
@@ -276,6 +288,12 @@ class FakeHost:
             return self.refused[name]
         found = {"Descriptor": {"digest": digest(name)}}
         return 200, found | {"Platforms": [{"architecture": a} for a in self.architectures]}
+
+    def _edges(self) -> list[dict[str, Any]]:
+        name, state = layout.EDGE_CONTAINER, "running" if self.edge else "exited"
+        return [
+            {"Id": name, "Names": [f"/{name}"], "State": state, "Status": "", "Created": 0, "Labels": layout.EDGE_LABEL}
+        ]
 
     def _inspect(self, name: str) -> tuple[int, Any]:
         if name == layout.EDGE_CONTAINER:
@@ -289,7 +307,8 @@ class FakeHost:
 
     def ask(self, address: str, path: str, *, host: str = "", **_: object) -> Answer:
         if host.endswith(".proof"):
-            return self._prove(host.removesuffix(".proof"), path.removeprefix("/"))
+            service = path.removeprefix("/").removeprefix("via/").partition("/")[0]
+            return self._prove(host.removesuffix(".proof"), service)
         return self._instance(address)
 
     def _instance(self, address: str) -> Answer:
@@ -390,9 +409,24 @@ class World:
         self.ledger().append("live", op=f"op{number}", release=record.id, colour=colour, schema_epoch=epoch)
         return record
 
+    def run_watches(self) -> None:
+        """Run the units that watch, unless an operation holds the application: they run after it."""
+        try:
+            with effects.exclusive(self.paths.lock, wait=0, busy="an operation is at work"):
+                pass
+        except SwitchyardError:
+            return
+        while self.docker.watches:
+            watcher.watch(self.paths, self.host, self.docker.watches.pop(0), lambda _: None)
+
     def pointer(self) -> Pointer | None:
         """What the pointer file on disk says."""
         return read(self.paths.pointer.read_text()) if self.paths.pointer.is_file() else None
+
+    def news(self) -> list[dict[str, Any]]:
+        """What was announced, oldest first."""
+        paths = sorted(announce.SPOOL.glob("*.json"), key=lambda path: int(path.name.partition("-")[0]))
+        return [json.loads(path.read_text()) for path in paths]
 
     def ran(self, *words: str) -> list[list[str]]:
         """The commands that began with these words."""
@@ -428,4 +462,11 @@ def make_world(monkeypatch: pytest.MonkeyPatch, root: Path) -> World:
     monkeypatch.setattr(lease, "boot_id", lambda: "this boot")
     for directory in (layout.STATE, layout.LOGS, layout.RUNTIME, layout.EDGE_LIVE / "pointers"):
         directory.mkdir(parents=True, exist_ok=True)
-    return World(root, host, clock)
+    log = layout.LOGS / "edge" / f"{NAME}.jsonl"
+    log.parent.mkdir(exist_ok=True)
+    log.touch()
+    # Threads would ask at times of their own.
+    monkeypatch.setattr(probes, "launch", lambda question, deliver: deliver(probes.ask_once(question)))
+    world = World(root, host, clock)
+    host.watch = world.run_watches
+    return world

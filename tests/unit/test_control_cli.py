@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from switchyard.control import cli, fleet
+from switchyard import chain
+from switchyard.control import cli, fleet, ledger
 from switchyard.control.hosts import Environment, HostEntry, load
 from switchyard.control.transport import Answer, ConnectionLost
 from switchyard.engine.operation import Result
@@ -26,10 +27,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
+        self.ledger = b""
         self.answer: Answer | Exception = Answer(0, "", "")
 
     def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
         assert stdin == ""
+        if argv[3] == "ledger":
+            # What every command asks for at its end, to keep this side's copy.
+            return Answer(0, json.dumps(chain.portion(self.ledger, int(argv[6]))), "")
         self.calls.append(list(argv)[3:])
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -42,8 +47,9 @@ class Recorder:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
     recorder = Recorder()
+    monkeypatch.setattr(ledger, "copy_file", lambda *_: tmp_path / "copy.jsonl")
     monkeypatch.setattr(cli, "load", lambda _: ENVIRONMENT)
     monkeypatch.setattr(cli, "_members", lambda _: [fleet.Member(frozenset({"app", "edge"}), recorder)])
     return recorder
@@ -111,6 +117,8 @@ def test_an_injected_version_reaches_no_host(host: Recorder, read: Read, version
         (["logs", "test"], ["logs", "shop-test", "--tail", "100"]),
         (["logs", "test", "--tail", "7", "--service", "api"], ["logs", "shop-test", "--tail", "7", "--service", "api"]),
         (["recover", "test"], ["recover", "--app", "shop-test"]),
+        (["show", "test", "42"], ["show", "shop-test", "42"]),
+        (["dora", "test", "--days", "7", "--json"], ["dora", "shop-test", "--days", "7.0", "--json"]),
         (["prune", "test", "--retain", "1", "--json"], ["prune", "shop-test", "--retain", "1", "--json"]),
     ],
 )
@@ -123,6 +131,50 @@ def test_what_the_engine_says_is_passed_through_with_its_code(host: Recorder, re
     host.answer = Answer(3, "out\n", "err\n")
     assert cli.main(["status", "test"]) == 3
     assert read() == ("out\n", "err\n")
+
+
+# The copy of the ledger
+
+
+def lines(count: int) -> bytes:
+    text = b""
+    for number in range(count):
+        n, prev = chain.following("shop-test", text)
+        text += json.dumps({"time": "t", "event": "end", "op": str(number), "n": n, "prev": prev}).encode() + b"\n"
+    return text
+
+
+def test_every_command_brings_the_copy_up_to_date(host: Recorder, tmp_path: Path) -> None:
+    for count in (3, 5, 5):
+        host.ledger = lines(count)
+        assert cli.main(["status", "test"]) == 0
+        assert (tmp_path / "copy.jsonl").read_bytes() == lines(count)
+
+
+def test_a_copy_that_is_contradicted_is_kept_as_evidence(host: Recorder, read: Read, tmp_path: Path) -> None:
+    host.ledger = lines(5)
+    cli.main(["status", "test"])
+    host.ledger = lines(3)
+    assert cli.main(["status", "test"]) == 0
+    assert "is not what it was: 'switchyard verify test' compares" in read()[1]
+    assert (tmp_path / "copy.jsonl").read_bytes() == lines(5)
+
+
+def test_verify_names_what_the_copy_has_and_the_ledger_has_not(host: Recorder, read: Read, tmp_path: Path) -> None:
+    host.ledger = lines(5)
+    assert cli.main(["verify", "test"]) == 0
+    assert "There is no copy to compare with" in read()[0]
+    assert cli.main(["status", "test"]) == 0
+    host.ledger = lines(3)
+    assert cli.main(["verify", "test", "--json"]) == int(Exit.FAILED)
+    (finding,) = json.loads(read()[0])["findings"]
+    assert (finding["line"], finding["kind"]) == (4, "missing")
+    # A check changes no evidence.
+    assert (tmp_path / "copy.jsonl").read_bytes() == lines(5)
+    (tmp_path / "backup").write_bytes(lines(4))
+    cli.main(["verify", "test", "--against", str(tmp_path / "backup"), "--json"])
+    assert json.loads(read()[0])["copies"] == {str(tmp_path / "copy.jsonl"): 5, str(tmp_path / "backup"): 4}
+    assert cli.main(["verify", "test", "--against", "/nowhere"]) == int(Exit.USAGE)
 
 
 # Errors

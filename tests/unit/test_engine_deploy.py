@@ -220,6 +220,7 @@ def strike(world: World, patch: pytest.MonkeyPatch, striker: Striker) -> None:
     where = striker.struck
     assert world.docker.serving() in (A, B), where
     recover.recover(world.paths, world.host, lambda _: None, after="20260102T000000-000000")
+    world.run_watches()
     live = world.ledger().last_live()
     assert live is not None, where
     sound(world, live[0])

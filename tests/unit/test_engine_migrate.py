@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from switchyard.engine import colour
-from switchyard.engine.migrate import migrate
+from switchyard.engine.migrate import _Run, migrate
 from switchyard.engine.operation import Operation
 from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
@@ -124,6 +124,21 @@ def test_a_failure_that_left_the_revision_leaves_the_schema_as_before(world: Wor
     )
     assert "log of shop-test-migrate-0001" in error.details
     assert states(world) == ["started", "unchanged"]
+
+
+def test_a_migration_that_lost_a_lock_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchyard.engine.migrate._LOCK_PAUSE", 0.0)
+    monkeypatch.setattr(_Run, "log", lambda _: "ERROR: canceling statement due to lock timeout")
+    world.docker.migration_exit = 3
+    refusal(world.begun(), release(world))
+    assert runs(world) == 5
+    assert states(world) == ["started", "unchanged"]
+
+
+def test_a_failure_of_another_kind_is_not_tried_again(world: World) -> None:
+    world.docker.migration_exit = 3
+    refusal(world.begun(), release(world))
+    assert runs(world) == 1
 
 
 def test_a_failure_that_moved_the_revision_is_dirty(world: World) -> None:

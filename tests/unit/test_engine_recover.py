@@ -125,21 +125,25 @@ def test_a_proven_pointer_is_left_alone(died: World) -> None:
 # Probation
 
 
-def test_an_interrupted_probation_of_a_release_that_answers_is_over(died: World) -> None:
+def test_an_interrupted_probation_goes_on_and_ends_well(died: World) -> None:
     two_releases(died, probation=True)
     said = repair(died)
+    assert f"recover: {B} is on probation; the watch goes on" in said
+    died.run_watches()
     settled(died, B)
     assert died.pointer() == Pointer(B, "green", A)
     assert died.ledger().bad() == {}
-    assert f"recover: {B} answers; its interrupted probation is over" in said
+    assert [event["verdict"] for event in died.ledger().of("verdict")] == ["pass"]
 
 
 def test_an_interrupted_probation_of_a_release_that_does_not_answer_goes_back(died: World) -> None:
     two_releases(died, probation=True)
     died.docker.sick = {B}
     repair(died)
+    died.run_watches()
     settled(died, A)
     assert B in died.ledger().bad()
+    assert [event["verdict"] for event in died.ledger().of("verdict")] == ["revert"]
     assert died.docker.containers[f"{NAME}-green-api-1"]["State"] == "exited"
 
 

@@ -127,6 +127,8 @@ def test_another_protocol_is_refused_before_anything_else(protocol: object) -> N
         ({"migration": {"service": "worker", "command": ["x"]}}, "app_migration.service: 'worker' is not in"),
         ({"migration": {"service": "api", "command": []}}, "app_migration.command: name the command as a list"),
         ({"migration_decision": "retry"}, "migration: use resume or resolve"),
+        ({"services": {"api": service(uid=0)}}, "app_services.api.uid: 0 is root: use another user, or declare it"),
+        ({"services": {"api": service(exceptions=["rot"])}}, "app_services.api.exceptions: 'rot' is none: use root"),
         ({"smoke_tests": [{"path": "health"}]}, "app_smoke_tests[0].path: start it with a slash"),
         ({"schema_epoch": 0}, "app_schema_epoch: use 1 or more"),
         ({"retain": -1}, "app_retain: use 0 or more"),

@@ -107,9 +107,17 @@ server {{
     access_log off;
     location = /api {{
         include proxy.conf;
+        proxy_read_timeout 60s;
         add_header X-Switchyard-Release 0002-2.0.0 always;
         add_header X-Switchyard-Upstream $upstream_addr always;
         proxy_pass http://shop-test.api/health;
+    }}
+    location /via/api/ {{
+        include proxy.conf;
+        proxy_read_timeout 60s;
+        add_header X-Switchyard-Release 0002-2.0.0 always;
+        add_header X-Switchyard-Upstream $upstream_addr always;
+        proxy_pass http://shop-test.api/;
     }}
 }}""".splitlines()
     )
@@ -138,7 +146,7 @@ def test_a_404_under_the_asset_paths_is_asked_of_the_previous_release(world: Wor
     assert site.previous is not None
     found = locations(text)
     assert set(found) == {"/", "/api/", "= /healthz", "/assets/", "@shop-test-web-previous", "@shop-test-gone",
-                          "= /web", "= /api"}  # fmt: skip
+                          "= /web", "= /api", "/via/web/", "/via/api/"}  # fmt: skip
     assert "error_page 404 = @shop-test-web-previous;" in found["/assets/"]
     assert "proxy_pass http://shop-test.web.previous;" in found["@shop-test-web-previous"]
     assert upstreams(text)["shop-test.web.previous"] == [f"{site.targets(site.previous, 'web', 'blue')[0]} max_fails=0"]
@@ -203,8 +211,8 @@ def test_each_service_is_proven_through_its_real_upstream(world: World) -> None:
     _, text = render(world, services)
     proof = text[text.rindex("\nserver {") :]
     assert "proxy_pass http://shop-test.web/up;" in proof and "proxy_pass http://shop-test.api/health;" in proof
-    assert proof.count("X-Switchyard-Release 0002-2.0.0 always;") == 2
-    assert proof.count("X-Switchyard-Upstream $upstream_addr always;") == 2
+    assert proof.count("X-Switchyard-Release 0002-2.0.0 always;") == 4
+    assert proof.count("X-Switchyard-Upstream $upstream_addr always;") == 4
     assert "listen 127.0.0.1:8901;" in proof
 
 

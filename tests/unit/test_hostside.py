@@ -120,12 +120,25 @@ def test_sql_quotes_what_it_is_given() -> None:
 
 
 def test_the_application_can_never_change_the_schema() -> None:
-    roles = roles_sql.Roles("shop", "shop_owner", "shop_app", "shop_migrate", {"shop_app": "SCRAM"})
+    logins = {"shop_app_a": True, "shop_app_b": False}
+    roles = roles_sql.Roles("shop", "shop_owner", "shop_app", "shop_migrate", logins, {"shop_app_a": "SCRAM"})
     text = "\n".join(roles.statements())
     assert 'ALTER ROLE "shop_owner" NOLOGIN NOSUPERUSER' in text
+    assert 'ALTER ROLE "shop_app" NOLOGIN NOSUPERUSER' in text
     assert 'GRANT "shop_owner" TO "shop_migrate"' in text
-    assert 'TO "shop_app"' in text
+    assert 'GRANT "shop_app" TO "shop_app_a"' in text
     assert "GRANT CREATE" not in text
-    assert "PASSWORD E'SCRAM'" in text
-    assert text.count("PASSWORD") == 1
+    assert text.count("PASSWORD E'SCRAM'") == 1
     assert "ALTER ROLE \"shop_migrate\" SET role = E'shop_owner'" in text
+
+
+def test_a_login_without_a_password_is_closed_and_its_sessions_end() -> None:
+    def roles(**logins: bool) -> roles_sql.Roles:
+        return roles_sql.Roles("shop", "shop_owner", "shop_app", "shop_migrate", logins)
+
+    text = "\n".join(roles(shop_app_a=True, shop_app_b=False).statements())
+    assert 'ALTER ROLE "shop_app_a" LOGIN' in text
+    assert 'ALTER ROLE "shop_app_b" NOLOGIN' in text
+    assert text.count("PASSWORD NULL") == 3  # the owner, the rights, and the closed login
+    assert "'shop_app_b'" in roles(shop_app_a=True, shop_app_b=False).farewell()[0]
+    assert roles(shop_app_a=True, shop_app_b=True).farewell() == []

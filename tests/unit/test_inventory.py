@@ -37,7 +37,8 @@ def values(**given: Any) -> list[str]:
 
 
 def together(**changes: Any) -> list[str]:
-    return inventory.check_together(good(**changes), ["app", "edge"], 0, {})
+    alone = inventory.Topology("vm1", {"app": ["vm1"], "edge": ["vm1"]})
+    return inventory.check_together(good(**changes), alone, {})
 
 
 def service(**changes: Any) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def test_what_is_in_order_passes() -> None:
         ({"app_retain": "many"}, "app_retain has to be a whole number, and is the text 'many'."),
         ({"app_retain": True}, "app_retain has to be a whole number, and is true."),
         ({"edge_gzip": "perhaps"}, "edge_gzip has to be true or false, and is the text 'perhaps'."),
-        ({"edge_tls": "acme"}, "edge_tls is 'acme'; use one of off, files."),
+        ({"edge_tls": "magic"}, "edge_tls is 'magic'; use one of off, acme, files, self_signed."),
         ({"app_services": ["api"]}, "app_services has to be a dictionary, and is a list."),
         ({"app_services": {"api": None}}, "app_services.api has to be a dictionary, and is empty."),
         (
@@ -124,6 +125,8 @@ def test_the_command_line_is_checked(extra: dict[str, Any], sentence: str) -> No
 
 def test_other_words_on_the_command_line_are_the_users_own() -> None:
     extra = {"env": "staging", "restart": "edge,postgres", "version": "1.0.0", "ticket": "OPS-12", "app_retain": "2"}
+    # What another store of secrets hands over in place of a vault file.
+    extra["vault_postgres_app_password"] = "from-elsewhere"
     assert inventory.check_extra(SPECS, extra) == []
 
 
@@ -170,6 +173,10 @@ def test_what_roles_need_is_asked_for() -> None:
         ({"app_services": service(digest="sha256:12")}, "a digest is sha256: and 64 hexadecimal digits"),
         ({"app_services": service(image="Nope!")}, "'Nope!' is no image name"),
         ({"app_services": service(health={"path": "health"})}, "'health' is no path: start it with a slash"),
+        ({"app_services": service(pids_limit=0)}, "app_services.api.pids_limit: use 1 or more"),
+        ({"firewall_allow": [{"ports": ["http"]}]}, "firewall_allow[0].ports: 'http' is no port"),
+        ({"firewall_allow": [{"ports": ["1"], "from": ["vpn"]}]}, "firewall_allow[0].from: 'vpn' is no address"),
+        ({"firewall_edge_addresses": ["edge-1"]}, "firewall_edge_addresses: 'edge-1' is no address"),
         ({"app_services": service(port=0)}, "use a port from 1 to 65535"),
         ({"app_smoke_tests": [{"path": "x"}]}, "app_smoke_tests[0].path: start it with a slash"),
         ({"app_migration": {"service": "ap", "command": ["x"]}}, "app_migration.service: 'ap' is not in app_services"),
@@ -177,6 +184,9 @@ def test_what_roles_need_is_asked_for() -> None:
         ({"edge_server_names": []}, "name at least one host name"),
         ({"edge_tls": "files"}, "needs edge_tls_certificate and edge_tls_key"),
         ({"edge_redirect_http": True}, "edge_redirect_http needs edge_tls"),
+        ({"edge_tls": "acme", "edge_server_names": ["192.0.2.1", "localhost"]}, "needs plain host names"),
+        ({"edge_tls": "acme", "edge_server_names": ["*.example.com"]}, "needs plain host names"),
+        ({"edge_tls": "self_signed", "edge_hsts_seconds": 300}, "edge_hsts_seconds needs edge_tls acme or files"),
         ({"edge_open_files": 100}, "at least twice edge_worker_connections"),
         ({"engine_port_last": 1}, "engine_port_last has to be above engine_port_first"),
     ],
@@ -186,3 +196,36 @@ def test_variables_fit_together(changes: dict[str, Any], words: str) -> None:
     found = together(**changes)
     assert len(found) == 1
     assert words in found[0]
+
+
+FLEET = inventory.Topology("app1", {"app": ["app1", "app2"], "edge": ["edge1"], "db": ["db1"]})
+
+
+def in_a_fleet(**changes: Any) -> list[str]:
+    given = good(app_publish_address="192.0.2.1", app_database_address="192.0.2.3") | changes
+    return inventory.check_together(given, FLEET, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"app_publish_address": "127.0.0.1"}, "app_publish_address is '127.0.0.1' and an edge is on another host"),
+        ({"app_publish_address": "0.0.0.0"}, "give app1 its private address"),  # noqa: S104 - refused, not bound to
+        ({"app_publish_address": "app1.example.com"}, "give app1 its private address"),
+        ({"app_services": service(database=True), "app_database_address": ""}, "set app_database_address to the"),
+        (
+            {"app_services": service(volumes={"files": "/data"})},
+            "app_services.api.volumes.files is a directory of each",
+        ),
+        ({"app_rolling": 2}, "app_rolling is 2 of 2 application hosts"),
+    ],
+)
+def test_several_hosts_need_what_reaches_across_them(changes: dict[str, Any], words: str) -> None:
+    (problem,) = in_a_fleet(**changes)
+    assert words in problem
+
+
+def test_several_hosts_that_are_in_order_pass() -> None:
+    assert in_a_fleet(app_services=service(database=True)) == []
+    shared = {"app_services": service(volumes={"files": "/data"}), "app_shared_volumes": {"files": "/mnt/files"}}
+    assert in_a_fleet(**shared) == []

@@ -16,6 +16,7 @@ VAULT = """---
 vault_postgres_superuser_password: a
 vault_postgres_app_password: b
 vault_postgres_migrate_password: c
+vault_backup_passphrase: d
 vault_registry_password: d
 """
 
@@ -156,7 +157,7 @@ HOSTS = "staging.yml"
     [
         (
             _append("app.yml", "app_servics: {}\n"),
-            "env_staging/app.yml:4",
+            "env_staging/app.yml:7",
             "unknown variable 'app_servics', did you mean",
         ),
         (
@@ -180,7 +181,7 @@ HOSTS = "staging.yml"
             "",
             "wants the secret 'DATABASE_URI', which app_secrets does not have",
         ),
-        (_append("app.yml", "app_retain: some\n"), "env_staging/app.yml:4", "app_retain has to be a whole number"),
+        (_append("app.yml", "app_retain: some\n"), "env_staging/app.yml:7", "app_retain has to be a whole number"),
         (
             _replace("group_vars/env_staging/app.yml", '"1.0.0"', "1.10"),
             "env_staging/app.yml",
