@@ -24,7 +24,7 @@ demo: env-run ## the main job, whole, on a host that is made on this machine
 demo-down: env-run ## remove what the demo made, and nothing else
 	@$(python) scripts/demo.py down
 
-.PHONY: test lint test-unit test-integration test-faults
+.PHONY: test lint test-unit test-integration test-more test-roles test-faults
 test: ## everything that CI runs: lint, unit and render tests, real hosts
 	@scripts/test.sh lint unit integration
 lint: ## formatting, types, Ansible's production profile, shell
@@ -33,12 +33,28 @@ test-unit: ## unit and render tests, without hosts
 	@scripts/test.sh unit
 test-integration: ## the main job on real hosts, each behaviour once
 	@scripts/test.sh integration
+test-more: ## the way from a push to production, secrets, and data as a whole, on real hosts
+	@scripts/test.sh more
+test-roles: ## a smoke of every role's scenario on one host
+	@scripts/test.sh roles
 test-faults: ## every fault point x {kill, error, hang} x {before, after} (long)
 	@scripts/test.sh faults
 
-.PHONY: docs bench bench-main
+.PHONY: molecule
+molecule: env ## every role's scenario on hosts of its own (make molecule ROLE=edge for one)
+	@$(python) -m tests.molecule run $(ROLE)
+
+.PHONY: docs bench bench-main bench-ci bench-hosts bench-data bench-watch
 docs: env ## regenerate the variable reference from the argument specs
 	@$(python) scripts/generate_variables.py
-bench: bench-main ## every benchmark
+bench: bench-main bench-ci bench-hosts bench-data bench-watch ## every benchmark
+bench-data: env ## the bars of backups and restores (build/bench-data.json); ONLY=word for a part, long
+	@$(python) -m tests.bench.data
 bench-main: env ## the bars of the main job, each with its comparison (build/bench-main.json)
 	@$(python) -m tests.bench.main
+bench-ci: env ## the bars of the way from a push to production (build/bench-ci.json)
+	@$(python) -m tests.bench.ci
+bench-hosts: env ## the bars of roles, several hosts and hardening (build/bench-hosts.json)
+	@$(python) -m tests.bench.hosts
+bench-watch: env ## the bars of the watch, the ledger and the alert rules (build/bench-watch.json)
+	@$(python) -m tests.bench.watch

@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from switchyard.control.inventory import ROLES
+
 ROOT = Path(__file__).resolve().parent.parent
-ROLES = ("host", "docker", "engine", "postgres", "edge", "app")
 DOCUMENT = ROOT / "docs" / "variables.md"
 _WIDTH = 118
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the named suites in order and ends with one line that counts them: scripts/test.sh lint|unit|integration|faults ...
+# Runs the named suites in order and ends with one line that counts them: scripts/test.sh lint|unit|integration|roles ...
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 SUDO=$([ "$(id -u)" = 0 ] || echo sudo) scripts/setup.sh dev || exit 1
@@ -16,7 +16,7 @@ check() { # NAME COMMAND...: one check, quiet while it passes
   fi
 }
 
-suite() { # NAME PATHS...: a pytest suite, its own count added to ours
+suite() { # NAME ARGUMENTS...: a pytest suite, its own count added to ours
   local name=$1; shift
   local report; report=$(mktemp)
   echo "== $name"
@@ -43,19 +43,38 @@ for name in "$@"; do
       check "ruff format" ruff format --check .
       check "ruff" ruff check .
       check "mypy" mypy src tests scripts
+      check "mypy, scenarios" mypy extensions/molecule
       check "mypy, plugins" mypy collections/ansible_collections/switchyard/stack/plugins
       check "yamllint" yamllint --strict .
       check "ansible-lint" ansible-lint --offline
+      check "secrets" scripts/ci/secret_scan.py
+      check "actionlint" scripts/actionlint.sh .github/workflows/*.yml examples/github/*.yml
+      check "zizmor" zizmor --offline --quiet --persona pedantic .github/workflows/*.yml examples/github/*.yml
       check "shellcheck" bash -c 'git ls-files -z "*.sh" .ci/run scripts/switchyard | xargs -0 shellcheck'
       ;;
-    unit) suite "unit and render" tests/unit tests/render ;;
+    unit) suite "unit and render" -n 2 tests/unit tests/render ;;
     integration)
       # Of the faults, a kill after each effect and what preflight refuses; what befalls whole hosts is in `faults`.
+      # Cases of backups and hardening that are deselected here run in `more`.
       SWITCHYARD_FAULTS=smoke suite "integration, on real hosts" \
-        tests/integration tests/faults/test_every_point.py tests/faults/test_preflight.py
+        --deselect tests/integration/test_5_hardening.py::test_no_secret_is_anywhere_but_in_its_own_file \
+        --deselect tests/integration/test_7_data.py::test_a_dropped_table_comes_back_to_the_second \
+        --deselect tests/integration/test_7_data.py::test_the_scheduled_backup_finds_what_is_spoilt \
+        -n 2 --dist loadscope --durations=10 \
+        tests/integration/test_{1,2,3,5,6,8,10,11}_*.py tests/integration/test_7_data.py \
+        tests/faults/test_every_point.py tests/faults/test_preflight.py
+      ;;
+    more)
+      suite "pipeline, secrets and data whole, on real hosts" -n 2 --dist loadscope --durations=10 \
+        tests/integration/test_9_pipeline.py tests/integration/test_7_rotation.py tests/integration/test_7_data.py \
+        tests/integration/test_5_hardening.py
+      ;;
+    roles)
+      echo "== roles, once more on one host"
+      check "molecule, smoke" python -m tests.molecule run --smoke
       ;;
     faults) suite "every fault point" tests/faults ;;
-    *) echo "test: no suite is called '$name'; there are lint, unit, integration, faults" >&2; exit 2 ;;
+    *) echo "test: no suite is called '$name'; there are lint, unit, integration, more, roles, faults" >&2; exit 2 ;;
   esac
 done
 echo "$passed passed, $failed failed"
