@@ -88,6 +88,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """The master's workers at each look."""
     table = [{"10", "11"}, {"10", "11", "12"}]
     monkeypatch.setattr(edge, "_workers", lambda _: table.pop(0) if len(table) > 1 else table[0])
+    monkeypatch.setattr(edge, "_takes_in", lambda _: False)
     return table
 
 
