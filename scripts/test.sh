@@ -73,7 +73,7 @@ for name in "$@"; do
       echo "== roles, once more on one host"
       check "molecule, smoke" python -m tests.molecule run --smoke
       ;;
-    faults) suite "every fault point" tests/faults ;;
+    faults) suite "every fault point" -n 2 --dist loadfile tests/faults ;;
     *) echo "test: no suite is called '$name'; there are lint, unit, integration, more, roles, faults" >&2; exit 2 ;;
   esac
 done

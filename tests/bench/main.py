@@ -52,7 +52,7 @@ def loss(bench: Bench) -> None:
 
 def faults(bench: Bench) -> None:
     """Every fault point, and the test that no effect bypasses the two functions."""
-    _, bad = pytest_counts(bench, "tests/faults")
+    _, bad = pytest_counts(bench, "-n", "2", "--dist", "loadfile", "tests/faults")
     bench.add("fault points that did not converge or left users unserved", bad, 0, "failures")
     _, bad = pytest_counts(bench, "tests/unit", "-k", "bypass")
     bench.add("effects that bypass the two functions", bad, 0, "failures")

@@ -46,6 +46,7 @@ def load(lab: Lab) -> LoadProcess:
     return LoadProcess(config).start()
 
 
+@pytest.mark.timeout(1_200 if SMOKE else 4 * 3_600)
 @pytest.mark.parametrize("operation", ["deploy", "rollback"])
 def test_every_point(lab: Lab, load: LoadProcess, operation: str) -> None:
     steps = traced(lab, operation)
