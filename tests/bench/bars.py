@@ -1,8 +1,12 @@
 """Bars: what must be reached, what was measured, and the table and file that say so."""
 
+import contextlib
 import json
+import os
 import statistics
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -41,6 +45,16 @@ class Bench:
         self.bars.append(row)
         self.say(f"{'ok  ' if row.ok else 'SHORT'} {bar}: {row.value:g} {unit} (bar {want} {limit:g}) {note}")
 
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Measure one part; one that breaks off is a row that falls short, and the others still run."""
+        self.say(f"part {name}")
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.add(f"{name}: ran to its end", 1, 0, "failures", note=str(error)[:400])
+
     def finish(self) -> int:
         """Print the table, write the file, return the exit code."""
         target = ROOT / "build" / f"bench-{self.name}.json"
@@ -62,6 +76,16 @@ class Bench:
         again = {row.bar for row in self.bars}
         rows: list[dict[str, object]] = json.loads(target.read_text())
         return [row for row in rows if row["bar"] not in again]
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """The parts that `ONLY=word,word` names, or all; ends the program when there are none."""
+    known, only = list(names), os.environ.get("ONLY", "")
+    found = [name for name in known if any(word in name for word in only.split(","))]
+    if not found:
+        print(f"bench: no part is called '{only}'; there are {', '.join(known)}", file=sys.stderr)
+        raise SystemExit(2)
+    return found
 
 
 def median(values: Sequence[float]) -> float:

@@ -5,7 +5,6 @@ trust, rotation, secrets.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bed import Bed
-from tests.bench.bars import Bench, median
+from tests.bench.bars import Bench, chosen, median
 from tests.bench.main import RUNS, pytest_counts
 from tests.pipeline.estate import Estate
 from tests.project import ROOT, Project
@@ -158,14 +157,10 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 
 def main() -> int:
     """Run the parts that ONLY names, or all."""
-    only = os.environ.get("ONLY", "")
-    chosen = [name for name in PARTS if any(word in name for word in only.split(","))]
-    if not chosen:
-        print(f"bench: no part is called '{only}'; there are {', '.join(PARTS)}", file=sys.stderr)
-        return 2
     bench = Bench("ci")
-    for name in chosen:
-        PARTS[name](bench)
+    for name in chosen(PARTS):
+        with bench.part(name):
+            PARTS[name](bench)
     return bench.finish()
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bed import Bed, Registry, images
-from tests.bench.bars import Bench, median
+from tests.bench.bars import Bench, chosen, median
 from tests.database import PASSPHRASE, Database
 from tests.keeper import Keeper
 from tests.project import ROOT, Project
@@ -407,21 +407,13 @@ PARTS: dict[str, Callable[[Bench, World], None]] = {
 
 def main() -> int:
     """Run the parts that ONLY names, or all."""
-    words = os.environ.get("ONLY", "").split(",")
-    chosen = [name for name in PARTS if any(word in name for word in words)]
-    if not chosen:
-        print(f"bench: no part is called '{','.join(words)}'; there are {', '.join(PARTS)}", file=sys.stderr)
-        return 2
-    bench = Bench("data")
+    names, bench = chosen(PARTS), Bench("data")
     with tempfile.TemporaryDirectory() as folder, Bed.for_tests("bench-data") as bed:
         bench.say("provisioning a host, its application, and a host that keeps backups")
         world = build(bed, Path(folder))
-        for name in chosen:
-            bench.say(f"part {name}")
-            try:
+        for name in names:
+            with bench.part(name):
                 PARTS[name](bench, world)
-            except (AssertionError, OSError, urllib.error.URLError) as error:
-                bench.add(f"{name}: ran to its end", 1, 0, "failures", note=str(error)[:400])
     return bench.finish()
 
 

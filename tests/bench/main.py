@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bed import Bed
-from tests.bench.bars import Bench, median
+from tests.bench.bars import Bench, chosen, median
 from tests.lab import VERSIONS, Lab
 from tests.project import ROOT, Project
 
@@ -155,29 +155,26 @@ def demo(bench: Bench) -> None:
     bench.add("make demo: lost or duplicated", figures["lost"] + figures["duplicated"], 0, "requests", note=note)
 
 
+ALONE: dict[str, Callable[[Bench], None]] = {"loss": loss, "input": bad_input, "demo": demo, "faults": faults}
+WITH_LAB: dict[str, Callable[[Bench, Lab], None]] = {"deploy": deploy, "rollback": rollback, "edge": edge}
+
+
 def main() -> int:
     """Run the parts that ONLY names, or all."""
-    only = os.environ.get("ONLY", "")
-    alone: dict[str, Callable[[Bench], None]] = {"loss": loss, "input": bad_input, "demo": demo, "faults": faults}
-    with_lab: dict[str, Callable[[Bench, Lab], None]] = {"deploy": deploy, "rollback": rollback, "edge": edge}
-    words = only.split(",")
-    chosen = [name for name in (*with_lab, *alone) if any(word in name for word in words)]
-    if not chosen:
-        print(f"bench: no part is called '{only}'; there are {', '.join((*with_lab, *alone))}", file=sys.stderr)
-        return 2
-    bench = Bench("main")
-    if any(name in with_lab for name in chosen):
+    names, bench = chosen([*WITH_LAB, *ALONE]), Bench("main")
+    if with_lab := [name for name in names if name in WITH_LAB]:
         with tempfile.TemporaryDirectory() as folder, Bed.for_tests("bench") as bed:
             bench.say("provisioning a host for the trivial service")
             lab = Lab.build(Project(Path(folder)), bed)
             for version in VERSIONS:
                 assert lab.project.play("deploy", "-e", f"version={version}").returncode == 0
-            for name in chosen:
-                if name in with_lab:
-                    with_lab[name](bench, lab)
-    for name in chosen:
-        if name in alone:
-            alone[name](bench)
+            for name in with_lab:
+                with bench.part(name):
+                    WITH_LAB[name](bench, lab)
+    for name in names:
+        if name in ALONE:
+            with bench.part(name):
+                ALONE[name](bench)
     return bench.finish()
 
 

@@ -6,7 +6,6 @@ reverts, clean, survival, canary.
 
 import http.client
 import json
-import os
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from switchyard.watch.rule import Judge
 from switchyard.watch.watcher import feed
 from tests.bed import Bed
 from tests.bench import ledger
-from tests.bench.bars import Bench
+from tests.bench.bars import Bench, chosen
 from tests.lab import APP, VERSIONS, Lab
 from tests.project import Project
 from tests.simulation import BAD, CLEAN, run
@@ -200,31 +199,34 @@ def draw(lab: Lab) -> set[int]:
     return found
 
 
+ALONE: dict[str, Callable[[Bench], None]] = {
+    "ledger": ledger.ledger,
+    "alerts": ledger.rules,
+    "simulation": simulation,
+    "cost": cost,
+}
+WITH_LAB: dict[str, Callable[[Bench, Lab], None]] = {
+    "reverts": reverts,
+    "clean": clean,
+    "survival": survival,
+    "canary": canary,
+}
+
+
 def main() -> int:
     """Run the parts that ONLY names, or all."""
-    only = os.environ.get("ONLY", "")
-    alone: dict[str, Callable[[Bench], None]] = {
-        "ledger": ledger.ledger, "alerts": ledger.rules, "simulation": simulation, "cost": cost,
-    }  # fmt: skip
-    with_lab: dict[str, Callable[[Bench, Lab], None]] = {
-        "reverts": reverts, "clean": clean, "survival": survival, "canary": canary,
-    }  # fmt: skip
-    words = only.split(",")
-    chosen = [name for name in (*alone, *with_lab) if any(word in name for word in words)]
-    if not chosen:
-        print(f"bench: no part is called '{only}'; there are {', '.join((*alone, *with_lab))}", file=sys.stderr)
-        return 2
-    bench = Bench("watch")
-    for name in chosen:
-        if name in alone:
-            alone[name](bench)
-    if any(name in with_lab for name in chosen):
+    names, bench = chosen([*ALONE, *WITH_LAB]), Bench("watch")
+    for name in names:
+        if name in ALONE:
+            with bench.part(name):
+                ALONE[name](bench)
+    if with_lab := [name for name in names if name in WITH_LAB]:
         with tempfile.TemporaryDirectory() as folder, Bed.for_tests("bench-watch") as bed:
             bench.say("provisioning a host for the trivial service")
             lab = Lab.build(Project(Path(folder)), bed)
-            for name in chosen:
-                if name in with_lab:
-                    with_lab[name](bench, lab)
+            for name in with_lab:
+                with bench.part(name):
+                    WITH_LAB[name](bench, lab)
     return bench.finish()
 
 
