@@ -66,7 +66,9 @@ def test_every_point(lab: Lab, load: LoadProcess, operation: str) -> None:
         check(lab, f"{fault} in a {operation} ({result.get('message') or result.get('error')})")
         lost = load.snapshot()
         assert lost.lost == 0, f"after {fault}: {lost}"
-        converge(lab, wanted, fault, **changes)
+        # In the smoke run it is the next deploy that converges: it gets as far as the next effect, or is silent.
+        if not SMOKE or operation == "rollback" or (step, nth) == steps[-1]:
+            converge(lab, wanted, fault, **changes)
     print(f"{operation}: {len(steps)} effects, {len(steps) * len(WAYS) - len(silent)} faults")
     assert silent == [], "planned faults that never fired"
 

@@ -99,8 +99,8 @@ def test_the_firewall_changes_without_cutting_anybody_off(released: Environment,
     held.close()
     table = released.host.exec(["nft", "list", "table", "inet", "switchyard"]).stdout
     assert "tcp dport 9100 accept" in table
-    # And who knocks too often is not let in, while others are.
-    knocks = sum(len(answering(neighbour, released.host.address, [22], wait=0.1)) for _ in range(40))
+    # And who knocks too often is not let in, while others are. All at once: on a busy machine the minute's share grows.
+    knocks = len(answering(neighbour, released.host.address, [22] * 40))
     assert 20 <= knocks < 40
     assert released.host.ssh("true").returncode == 0
     done = tags(released, "firewall")
