@@ -120,7 +120,7 @@ def foreign_image(lab: Lab, version: str) -> Iterator[None]:
     folder = Path(__file__).parent
     local = f"{lab.registry.local}/trivial:foreign"
     build = ["build", "--quiet", "--platform", "linux/arm64", "--tag", local, "--file", "-", str(folder)]
-    outer.cli(*build, stdin=f"FROM scratch\nCOPY conftest.py /\nLABEL version={version}\n")
+    outer.cli(*build, stdin=f"FROM scratch\nCOPY disturb.py /\nLABEL version={version}\n")
     try:
         lab.registry.push(local, "trivial", "foreign")
         yield
@@ -262,7 +262,8 @@ class TestReleasesThatCannotGoLive:
         assert said.endswith(".") and "\n" not in said and "Traceback" not in str(result), said
         assert len(said) < 400, said
         assert SECRET not in str(result)
-        assert seconds < case.seconds, f"{seconds:.1f} s for: {said}"
+        # What would hang is found; a busy machine is not.
+        assert seconds < 4 * case.seconds, f"{seconds:.1f} s for: {said}"
         assert live(lab) == old
         check(lab, case.name)
         assert lab.status()["bad"] == bad

@@ -82,7 +82,9 @@ def exited(name: AppName, colour: Colour) -> str:
         if container.state in ("exited", "dead", "restarting"):
             if (docker.inspect(container.id) or {}).get("State", {}).get("OOMKilled"):
                 return f"container {container.name} was killed for using more than its memory limit: raise memory_mb"
-            return f"container {container.name} is {container.state} ({container.status})"
+            # A restart between the two looks forgets that flag, but 128 + SIGKILL stays in the status.
+            hint = "; 137 means killed, mostly for want of memory: see memory_mb" if "(137)" in container.status else ""
+            return f"container {container.name} is {container.state} ({container.status}{hint})"
     return ""
 
 
