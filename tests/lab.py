@@ -63,8 +63,16 @@ class Lab:
     digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, project: Project, bed: Bed, *, name: str = "local-1", **options: Any) -> "Lab":
-        """Push the trivial service's releases and provision a host for it."""
+    def build(
+        cls,
+        project: Project,
+        bed: Bed,
+        *,
+        name: str = "local-1",
+        inventory: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> "Lab":
+        """Push the trivial service's releases and provision a host for it, with more in the `inventory` if need be."""
         registry = bed.registry()
         registry.push(images.ensure("edge"), "nginx", "1.30")
         registry.push(images.ensure("postgres"), "postgres", "17-trixie")
@@ -73,7 +81,7 @@ class Lab:
             lab.digests[version] = registry.push(images.trivial(version), "trivial", version).digest
         project.adopt(bed, lab.host)
         variables = project.folder / "inventories" / "group_vars" / "env_local" / "zz_trivial.yml"
-        text = yaml.safe_dump(_INVENTORY).replace("{{ docker_local_registry }}", registry.address)
+        text = yaml.safe_dump(_INVENTORY | (inventory or {})).replace("{{ docker_local_registry }}", registry.address)
         variables.write_text(text)
         done = project.play("provision")
         assert done.returncode == 0, done.stdout + done.stderr

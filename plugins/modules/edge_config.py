@@ -16,6 +16,12 @@ options:
     description: Texts by their path below the edge's live directory.
     type: dict
     required: true
+  secret_files:
+    description:
+      - The same for files that hold a secret, with null for one that shall not be there. Their names end in
+        C(.preview), by which the engine knows to let root alone read them and to leave them out of differences.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Tells what would change.
@@ -47,13 +53,18 @@ from ansible_collections.switchyard.stack.plugins.module_utils.engine import ask
 
 def main() -> None:
     """Ask the engine to apply the files."""
-    module = AnsibleModule(argument_spec={"files": {"type": "dict", "required": True}}, supports_check_mode=True)
-    data = {"files": module.params["files"], "check": module.check_mode}
+    spec = {
+        "files": {"type": "dict", "required": True},
+        "secret_files": {"type": "dict", "default": {}, "no_log": True},
+    }
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    files = module.params["files"]
+    data = {"files": files | module.params["secret_files"], "check": module.check_mode}
     answer = ask_engine(module, ["edge-apply"], data)
     if answer is None:
         # Check mode on a host that has no engine yet: all of it is new.
         answer = {"changed": True, "reloaded": False}
-        answer["diff"] = [{"path": name, "before": "", "after": text} for name, text in data["files"].items()]
+        answer["diff"] = [{"path": name, "before": "", "after": text} for name, text in files.items()]
     result: dict[str, Any] = {"changed": answer["changed"], "reloaded": answer["reloaded"]}
     module.exit_json(**result | diff_of(module, answer))
 

@@ -141,7 +141,7 @@ class Canary:
     """How users move to a new release: a few percent first, each step judged before the next."""
 
     steps: list[int] = field(default_factory=list)
-    """Percent of the clients, rising; empty: all at once."""
+    """Percent of the clients, rising, with 0 for testers alone; empty: all at once."""
     seconds: float = 60.0
     """How long each step is watched."""
     manual: bool = False
@@ -343,12 +343,13 @@ def _check_judging(request: Request) -> None:
     for index, route in enumerate(slo.routes):
         routed = route_owner(request, route.path) is not None
         _require(routed, f"app_slo.routes[{index}].path", f"no service has a route for '{route.path}'")
-    rising = canary.steps == sorted(set(canary.steps)) and all(1 <= step <= 99 for step in canary.steps)
-    _require(rising, "app_canary.steps", "use rising percentages from 1 to 99, such as [5, 25, 50]")
+    rising = canary.steps == sorted(set(canary.steps)) and all(0 <= step <= 99 for step in canary.steps)
+    _require(rising, "app_canary.steps", "use rising percentages from 0 to 99, such as [5, 25, 50]")
     _require(1 <= canary.seconds <= 86400, "app_canary.seconds", "use 1 to 86400 seconds")
     kind, _, name = canary.key.partition(":")
     known = canary.key == "address" or (kind in ("cookie", "header") and _HEADER.fullmatch(name) is not None)
     _require(known, "app_canary.key", "use address, cookie:NAME or header:NAME")
+    _require(kind != "cookie" or "-" not in name, "app_canary.key", "Nginx reads no cookie with a '-' in its name")
     _require(
         not canary.tester or _HEADER.fullmatch(canary.tester) is not None, "app_canary.tester", "is no header's name"
     )

@@ -16,12 +16,14 @@ from tests.project import Project
 from tests.traffic import Traffic
 
 OLD, NEW = VERSIONS
+PREVIEW = "preview-canary-4c1d90e2b7a35f68ab"
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with Bed.for_tests("watch") as bed:
-        lab = Lab.build(Project(tmp_path_factory.mktemp("project")), bed)
+        inventory = {"edge_preview_secret": PREVIEW, "edge_tls": "self_signed"}
+        lab = Lab.build(Project(tmp_path_factory.mktemp("project")), bed, inventory=inventory)
         assert lab.deploy(OLD, migration=None)["code"] == 0
         yield lab
 
@@ -105,14 +107,45 @@ def test_a_canary_is_promoted_by_hand_and_aborted_at_once(lab: Lab) -> None:
     lab.settle()
 
 
+def answering(lab: Lab, client: str) -> str:
+    """The version that answers this client."""
+    request = urllib.request.Request(lab.url, headers={"X-Client": client})  # noqa: S310 - a host of the bed
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - a host of the bed
+        return str(answer.headers["X-Release"])
+
+
 def shares(lab: Lab) -> float:
     """The share of 200 clients that the old version, as a canary, answers."""
-    seen = []
-    for number in range(200):
-        headers = {"X-Client": f"client-{number}"}
-        with urllib.request.urlopen(urllib.request.Request(lab.url, headers=headers), timeout=5) as answer:  # noqa: S310
-            seen.append(answer.headers["X-Release"])
+    seen = [answering(lab, f"client-{number}") for number in range(200)]
     return seen.count(OLD) / len(seen)
+
+
+def preview(lab: Lab, secret: str = PREVIEW) -> str:
+    """The version that answers whoever shows this secret."""
+    request = urllib.request.Request(lab.url, headers={"X-Switchyard-Preview": secret})  # noqa: S310 - a host of the bed
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - a host of the bed
+        return str(answer.headers["X-Release"])
+
+
+def test_whoever_has_the_secret_sees_the_idle_colour_and_nobody_else(lab: Lab) -> None:
+    lab.settle()
+    live = lab.status()["live"]["version"]
+    idle = OLD if live == NEW else NEW
+    # The release that was aborted is stopped; this one leaves the live one warm on the idle colour.
+    assert deploy(lab, idle, probation=0)["code"] == 0
+    assert (fetch(lab)[1]["X-Release"], preview(lab), preview(lab, PREVIEW[:-1])) == (idle, live, idle)
+    # At 0 % a new release is there for the preview alone.
+    result = deploy(lab, live, probation=5, canary={"steps": [0, 50], "manual": True, "key": "header:X-Client"})
+    assert result["code"] == 0 and "0 % of the clients" in result["message"], result
+    seen = {answering(lab, f"client-{number}") for number in range(50)}
+    assert (seen, preview(lab)) == ({idle}, live)
+    lab.engine("abort", APP, check=True)
+    lab.settle()
+    places = "/var/log/switchyard /var/lib/switchyard /etc/switchyard /run/switchyard"
+    script = f"grep -rl -F -- {PREVIEW} {places} | xargs -r stat -c '%a %n'; journalctl -q | grep -c -F -- {PREVIEW}"
+    found = lab.host.exec(["sh", "-c", script], check=False).stdout.splitlines()
+    kept = [line for line in found[:-1] if not line.startswith("600 /var/lib/switchyard/edge/")]
+    assert (kept, found[-1]) == ([], "0"), found
 
 
 def test_maintenance_closes_all_but_health(lab: Lab) -> None:

@@ -170,3 +170,17 @@ def test_pages_are_the_users_own_or_ours() -> None:
 def test_the_page_of_maintenance_comes_before_the_one_of_errors() -> None:
     site = files(EDGE)["sites/shop-staging.conf"]
     assert site.index("include maintenance/shop-staging.[c]onf;") < site.index("error_page 502 503 504")
+
+
+def test_the_preview_is_off_and_its_secret_is_in_a_file_of_its_own() -> None:
+    off = files(EDGE)["sites/shop-staging.conf"]
+    assert 'set $switchyard_preview "";' in off and ".preview" not in off
+    assert render("edge", "__edge_secret_files", EDGE) == {"sites/shop-staging.preview": None}
+    given = TLS | {"edge_preview_secret": "s" * 32}
+    assert "s" * 32 not in "".join(files(given).values())
+    site = files(given)["sites/shop-staging.conf"]
+    # Nginx takes these in order, and the first one clears what a client cannot set anyway.
+    assert site.index('set $switchyard_preview "";') < site.index("include sites/shop-staging.preview;")
+    secret = render("edge", "__edge_secret_files", given)["sites/shop-staging.preview"]
+    assert f'if ($http_x_switchyard_preview = "{"s" * 32}")' in secret
+    assert 'proxy_set_header X-Switchyard-Preview "";' in files(given)["proxy.conf"]

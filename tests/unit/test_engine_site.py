@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,11 +50,19 @@ def check_structure(text: str) -> None:
         assert not bare or bare[-1] in "{};", line
     defined = re.findall(r"^upstream (\S+) \{$", text, re.MULTILINE)
     assert len(defined) == len(set(defined))
-    assert set(re.findall(r"proxy_pass http://([^/;]+)", text)) == set(defined)
+    passed_to = re.findall(r"proxy_pass http://([^$/;]+)", text)
+    mapped_to = re.findall(r"(?:default|idle|old) ([\w-]+\.[\w.-]+);", text)
+    assert {*passed_to, *mapped_to} == set(defined)
     for name, servers in upstreams(text).items():
         assert servers and any("backup" not in server for server in servers), name
     # Top-level blocks are servers, upstreams and maps alone; a stray directive would be one of http{}.
-    assert set(re.findall(r"^(\w+)", code, re.MULTILINE)) <= {"map", "log_format", "upstream", "server"}
+    assert set(re.findall(r"^(\w+)", code, re.MULTILINE)) <= {
+        "map",
+        "log_format",
+        "upstream",
+        "server",
+        "split_clients",
+    }
     named = re.findall(r"^    location (@\S+) \{$", text, re.MULTILINE)
     assert set(re.findall(r"error_page [0-9 ]+= (@[^;]+);", text)) <= set(named)
     assert len(named) == len(set(named))
@@ -139,6 +148,39 @@ def test_settled_the_previous_release_gets_no_traffic(world: World) -> None:
     assert upstreams(text) == {"shop-test.api": [f"{site.live_targets('api')[0]} max_fails=0"]}
     # The log still knows its address: workers of before the reload finish their requests there.
     assert re.escape(old[0]) in text
+
+
+def with_preview(site: Site, **pointer: Any) -> str:
+    """The text of the same site where the preview is on."""
+    text = replace(site, host=replace(site.host, preview=True), pointer=replace(site.pointer, **pointer)).render()
+    check_structure(text)
+    return text
+
+
+def test_the_preview_is_answered_by_the_idle_colour_whatever_was_there_before(world: World) -> None:
+    for previous in (False, True):
+        site, text = render(world, {"api": service()}, previous=previous)
+        assert "switchyard_preview" not in text
+        text = with_preview(site)
+        idle = site.targets(site.live, "api", "green")
+        assert upstreams(text)["shop-test.api.idle"] == [f"{idle[0]} max_fails=0"]
+        assert "map $switchyard_preview $shop_test_to_api { default shop-test.api; idle shop-test.api.idle; }" in text
+        assert "proxy_pass http://$shop_test_to_api;" in locations(text)["/"]
+
+
+def test_the_preview_of_a_canary_is_the_canary_also_when_nobody_else_has_it(world: World) -> None:
+    site, _ = render(world, {"api": service()}, colour="green", previous=True, probation=True)
+    text = with_preview(site, share=0)
+    assert "split_clients $remote_addr $shop_test_draw { * old; }" in text
+    assert "map $switchyard_preview $shop_test_side { default $shop_test_choice; idle new; }" in text
+    assert ".idle" not in text
+
+
+def test_while_hosts_move_one_by_one_there_is_no_preview(world: World) -> None:
+    site, _ = render(world, {"api": service()}, previous=True)
+    assert "switchyard_preview" not in with_preview(site, rolling=True)
+    alone = {"blue": {"api": ["127.0.0.1:1"]}}
+    assert "switchyard_preview" not in with_preview(site, members=alone, previous="")
 
 
 def test_a_404_under_the_asset_paths_is_asked_of_the_previous_release(world: World) -> None:

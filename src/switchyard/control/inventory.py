@@ -305,6 +305,10 @@ def _check_edge(values: Mapping[str, Any]) -> list[str]:
         problems.append("edge_redirect_http needs edge_tls: it would send users to a port that nobody serves.")
     if values["edge_report_users"] and values["edge_tls"] == "off":
         problems.append("edge_report_users needs edge_tls: its passwords would travel in the clear.")
+    if (secret := str(values["edge_preview_secret"])) and not re.fullmatch(r"[A-Za-z0-9_-]{32,128}", secret):
+        problems.append("edge_preview_secret is not 32 to 128 letters, digits, '-' and '_': 'openssl rand -hex 32'.")
+    if secret and values["edge_tls"] == "off":
+        problems.append("edge_preview_secret needs edge_tls: it would travel in the clear.")
     if int(values["edge_open_files"]) < 2 * int(values["edge_worker_connections"]):
         problems.append("edge_open_files has to be at least twice edge_worker_connections.")
     return problems

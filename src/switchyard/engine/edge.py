@@ -111,6 +111,19 @@ def check_live(pid: int) -> None:
         )
 
 
+def _is_secret(name: str) -> bool:
+    """Whether a file of the edge's tree holds a secret: root alone reads it, and no difference shows it."""
+    return name.endswith(".preview")
+
+
+def _mode(name: str) -> int:
+    return 0o600 if _is_secret(name) else 0o644
+
+
+def _shown(name: str, text: str | None) -> str:
+    return "(a secret)\n" if text and _is_secret(name) else text or ""
+
+
 def _test_shadow(pid: int | None, host: HostConfig, files: Mapping[str, str | None]) -> None:
     """Test the live tree with `files` changed, in a copy beside it: an invalid file is never on the live side."""
     run(["rm", "-rf", "--", str(EDGE_SHADOW)], step="edge.shadow_clear")
@@ -120,7 +133,7 @@ def _test_shadow(pid: int | None, host: HostConfig, files: Mapping[str, str | No
         if text is None:
             run(["rm", "-f", "--", str(EDGE_SHADOW / name)], step="edge.shadow_remove")
         else:
-            replace_file(EDGE_SHADOW / name, text, step="edge.shadow_file")
+            replace_file(EDGE_SHADOW / name, text, step="edge.shadow_file", mode=_mode(name))
     test = ["nginx", "-t", "-q", "-c", f"{EDGE_SHADOW}/nginx.conf"]
     if pid is not None:
         argv = _in_edge(pid, *test)
@@ -142,7 +155,7 @@ def _place(files: Mapping[str, str | None], step: str) -> None:
         if text is None:
             run(["rm", "-f", "--", str(EDGE_LIVE / name)], step=f"{step}.remove")
         else:
-            replace_file(EDGE_LIVE / name, text, step=f"{step}.rename")
+            replace_file(EDGE_LIVE / name, text, step=f"{step}.rename", mode=_mode(name))
 
 
 def _reload(step: str) -> None:
@@ -273,7 +286,7 @@ def apply_files(files: Mapping[str, str | None], host: HostConfig, *, check: boo
         old = {name: (EDGE_LIVE / name).read_text() if (EDGE_LIVE / name).is_file() else None for name in files}
         changed = {name: text for name, text in files.items() if old[name] != text}
         diff = [
-            {"path": str(EDGE_LIVE / name), "before": old[name] or "", "after": text or ""}
+            {"path": str(EDGE_LIVE / name), "before": _shown(name, old[name]), "after": _shown(name, text)}
             for name, text in changed.items()
         ]
         if not changed or check:

@@ -49,6 +49,8 @@ class HostConfig:
     port_last: int = 18999
     status_port: int = 8901
     edge_image: str = ""
+    preview: bool = False
+    """Whether the edge lets whoever has its secret look at the idle colour."""
 
 
 def load_host() -> HostConfig:

@@ -15,6 +15,8 @@ from switchyard.names import AppName, Colour, other
 from switchyard.request import Service
 
 _MARK = "# switchyard "
+_PREVIEW = "switchyard_preview"
+"""The variable that the role edge sets to `idle` for a request that shows the secret of the preview."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Site:
         parts += self._log_format()
         for service, spec in self.live.request.services.items():
             parts += self._upstream(service, spec)
-        parts += self._canary()
+        parts += self._sides()
         parts += self._server()
         parts += self._proof_server()
         return "\n".join(parts) + "\n"
@@ -178,12 +180,39 @@ class Site:
             lines += [f"upstream {self.upstream(service)}.previous {{"]
             lines += [f"    server {target} max_fails=0;" for target in previous]
             lines += ["    keepalive 8;", f"    keepalive_timeout {self.live.request.keepalive_seconds}s;", "}"]
+        if idle := self._idle_targets(service):
+            lines += [f"upstream {self.upstream(service)}.idle {{"]
+            lines += [f"    server {target} max_fails=0;" for target in idle]
+            lines += ["    keepalive 2;", f"    keepalive_timeout {self.live.request.keepalive_seconds}s;", "}"]
         return [*lines, ""]
+
+    def _sides(self) -> list[str]:
+        """Which upstream a request goes to, where that depends on who asks."""
+        if self.pointer.is_canary:
+            return self._canary()
+        if not self._has_preview:
+            return []
+        lines = []
+        for service in self.live.request.services:
+            upstream = self.upstream(service)
+            idle = f"{upstream}.idle" if self._idle_targets(service) else upstream
+            lines.append(f"map ${_PREVIEW} ${self._to(service)} {{ default {upstream}; idle {idle}; }}")
+        return [*lines, ""]
+
+    @property
+    def _has_preview(self) -> bool:
+        """Whether the other colour can be looked at. While hosts move one by one, both colours are the users'."""
+        members, idle = self.pointer.members, other(self.pointer.colour)
+        return self.host.preview and not self.pointer.rolling and (not members or idle in members)
+
+    def _idle_targets(self, service: str) -> list[str]:
+        """Where the other colour is, whatever runs there; a canary's other colour is the users' as well."""
+        if not self._has_preview or self.pointer.is_canary:
+            return []
+        return self.targets(self.live, service, other(self.pointer.colour))
 
     def _canary(self) -> list[str]:
         """Which clients the new release has: the same ones at every step, and more of them."""
-        if not self.pointer.is_canary:
-            return []
         canary, name = self.live.request.canary, self.name.variable
         kind, _, key = canary.key.partition(":")
         by_key = {"cookie": f"$cookie_{key}", "header": f"$http_{key.lower().replace('-', '_')}"}.get(kind, "")
@@ -192,11 +221,14 @@ class Site:
             # Who does not say who it is, is told apart by its address.
             lines.append(f'map {by_key} ${name}_client {{ default {by_key}; "" $remote_addr; }}')
         client = f"${name}_client" if by_key else "$remote_addr"
-        # `*` and no 100 %: before Nginx 1.31.2 an explicit 100 % could leave a client without a side.
-        lines.append(f"split_clients {client} ${name}_draw {{ {self.pointer.share}% new; * old; }}")
-        tester = canary.tester.lower()
+        # `*` and no 100 %: before Nginx 1.31.2 an explicit 100 % could leave a client without a side. It knows no 0 %.
+        new = f"{self.pointer.share}% new; " if self.pointer.share else ""
+        lines.append(f"split_clients {client} ${name}_draw {{ {new}* old; }}")
+        tester = canary.tester.lower().replace("-", "_")
         chosen = f'"$http_{tester}$cookie_{tester}"' if tester else '""'
-        lines.append(f"map {chosen} ${name}_side {{ default ${name}_draw; always new; never old; }}")
+        lines.append(f"map {chosen} ${name}_choice {{ default ${name}_draw; always new; never old; }}")
+        preview = f"${_PREVIEW}" if self.host.preview else '""'
+        lines.append(f"map {preview} ${name}_side {{ default ${name}_choice; idle new; }}")
         for service in self.live.request.services:
             upstream = self.upstream(service)
             old = f"{upstream}.previous" if self._previous_targets(service) else upstream
@@ -236,7 +268,8 @@ class Site:
             # A page loaded before the switch still asks for its hashed assets; only the other colour has them.
             lines += ["        proxy_intercept_errors on;", "        recursive_error_pages on;"]
             lines.append(f"        error_page 404 = @{self.name}-{service}-previous;")
-        upstream = f"${self._to(service)}" if self.pointer.is_canary else self.upstream(service)
+        depends = self.pointer.is_canary or self._has_preview
+        upstream = f"${self._to(service)}" if depends else self.upstream(service)
         return [*lines, f"        proxy_pass http://{upstream};", "    }"]
 
     def _previous_location(self, service: str) -> list[str]:
