@@ -3,6 +3,9 @@
 
 Each must answer STATUS (default 200) and contain TEXT within SMOKE_SECONDS (default 30), and name VERSION in the header
 that SMOKE_RELEASE_HEADER names, when it is set.
+
+Then SMOKE_PAGES, one per line, each `URL [TEXT]`, are opened in a browser without a window: SMOKE_BROWSER, a Chromium
+(default: chromium). Each must load, show TEXT, and have neither an error in its console nor a request that fails.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+from browser import Browser
 from common import JobError, fail, get, seconds, summary, table
 
 
@@ -52,8 +56,32 @@ def ask(check: Check) -> str:
     return ""
 
 
+def pages() -> list[tuple[str, str]]:
+    """The pages to open, each with what it has to show; raises `JobError` for a line that is none."""
+    found = []
+    for line in filter(str.strip, get("SMOKE_PAGES").splitlines()):
+        url, _, text = line.strip().partition(" ")
+        if not url.startswith(("http://", "https://")):
+            raise JobError(f"SMOKE_PAGES: '{url[:80]}' is no http(s) address.", 2)
+        found.append((url, text.strip()))
+    return found
+
+
+def open_pages(wanted: list[tuple[str, str]]) -> None:
+    """Open every page; raises `JobError` naming the first one that is wrong."""
+    with Browser(get("SMOKE_BROWSER", "chromium")) as browser:
+        wrong = {url: browser.look(url, text) for url, text in wanted}
+    rows = [(url, "; ".join(reasons) or "well") for url, reasons in wrong.items()]
+    summary(f"### Pages in a browser\n\n{table(('page', 'what it did'), rows)}")
+    for url, reasons in wrong.items():
+        if reasons:
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            raise JobError(f"{url} {reasons[0]}{more}.")
+
+
 def main() -> None:
     """Ask until every address answers well; raises `JobError` naming the first that does not."""
+    wanted = pages()
     checks = [Check.parse(line) for line in get("SMOKE_URLS").splitlines() if line.strip()]
     deadline = time.monotonic() + seconds("SMOKE_SECONDS", 30)
     wrong = {check: ask(check) for check in checks}
@@ -66,6 +94,8 @@ def main() -> None:
     for check, reason in wrong.items():
         if reason:
             raise JobError(f"{check.url} {reason}.")
+    if wanted:
+        open_pages(wanted)
 
 
 if __name__ == "__main__":
