@@ -184,6 +184,9 @@ class Fleet:
             if self.machine.full and "/run/" not in str(path):
                 raise SwitchyardError(f"{options['step']}: cannot write {path}: no space left; free space.")
             real(path, data, **options)
+            if options["step"] == "watch.held":
+                # A unit that waits for its coordinator would keep this one process; it is started again when asked for.
+                raise Killed
 
         for module in modules():
             if vars(module).get("replace_file") is real:

@@ -127,6 +127,16 @@ def test_the_other_verbs_are_the_engines_own(host: Recorder, typed: list[str], c
     assert host.calls == [called]
 
 
+@pytest.mark.parametrize("verb", ["promote", "abort"])
+def test_one_edge_of_several_is_never_moved_alone(
+    host: Recorder, read: Read, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    edges = [fleet.Member(frozenset({"app", "edge"}), host), fleet.Member(frozenset({"edge"}), host)]
+    monkeypatch.setattr(cli, "_members", lambda _: edges)
+    assert cli.main([verb, "test"]) == Exit.USAGE
+    assert "With several hosts" in read()[1] and host.calls == []
+
+
 def test_what_the_engine_says_is_passed_through_with_its_code(host: Recorder, read: Read) -> None:
     host.answer = Answer(3, "out\n", "err\n")
     assert cli.main(["status", "test"]) == 3

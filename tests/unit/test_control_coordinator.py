@@ -12,6 +12,8 @@ import pytest
 from switchyard.control import survey
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS
+from switchyard.watch import state
+from tests.unit.engine_world import NAME
 from tests.unit.fleet_world import ADDRESSES, APP_1, APP_2, APP_3, EDGE_1, EDGE_2, Fleet, Killed, make_fleet
 
 SMALL = {EDGE_1: ["edge"], APP_1: ["app"], APP_2: ["app"]}
@@ -398,6 +400,146 @@ def test_a_reboot_finds_what_is_live_without_anybody(fleet: Fleet) -> None:
     whole(fleet, "1.0.0")
 
 
+# A canary on two edges
+
+
+CANARY = {"steps": [5, 50], "seconds": 10.0}
+
+
+def shares(fleet: Fleet) -> list[int]:
+    """The percentage of the clients that the release on each edge has."""
+    return [pointer.share for edge in fleet.names("edge") if (pointer := fleet.pointer(edge))]
+
+
+def test_a_canary_takes_each_step_on_every_edge_before_the_next(pair: Fleet) -> None:
+    pair.deploy("1.0.0", canary=CANARY)
+    whole(pair, "1.0.0")
+    seen: list[list[int]] = []
+
+    def look(what: dict[str, Any]) -> str:
+        if what["verb"] in ("watch", "promote", "end"):
+            seen.append(shares(pair))
+        return ""
+
+    pair.wires[EDGE_1].cut = look
+    done = pair.deploy("1.1.0", canary=CANARY)
+    assert done["code"] == 0, pair.said
+    # Each watch begins with all edges at the same share; only within a promotion may they differ.
+    assert [found for found in seen if found[0] == found[1]][:2] == [[5, 5], [5, 5]] and seen[-1] == [100, 100], seen
+    assert [event["share"] for event in pair.history(EDGE_2) if event["event"] == "canary"] == [50, 100]
+    whole(pair, "1.1.0")
+    assert pair.rollback()["code"] == 0
+    whole(pair, "1.0.0")
+
+
+@pytest.mark.parametrize("bad", [EDGE_1, EDGE_2])
+@pytest.mark.parametrize("share", [5, 50, 100])
+def test_a_canary_that_one_edge_takes_back_is_taken_back_by_all(pair: Fleet, bad: str, share: int) -> None:
+    pair.deploy("1.0.0")
+
+    def sicken() -> None:
+        pointer = pair.pointer(bad)
+        sick = pair._here == bad and pointer and pointer.release == "0002-1.1.0" and pointer.share == share
+        for machine in pair.machines.values():
+            machine.sick = {"0002-1.1.0"} if sick else set()
+
+    pair.clock.on_sleep = sicken
+    done = pair.deploy("1.1.0", canary=CANARY, probation_seconds=10.0)
+    assert done["code"] == Exit.REVERTED, pair.said
+    assert done["message"].endswith("0001-1.0.0 is live again. 0001-1.0.0 serves, on every edge that can be reached.")
+    whole(pair, "1.0.0")
+    assert shares(pair) == [100, 100]
+    assert [event["release"] for event in pair.history(EDGE_1) if event["event"] == "bad"] == ["0002-1.1.0"]
+
+
+@pytest.mark.parametrize("first", [EDGE_1, EDGE_2])
+@pytest.mark.parametrize("again", ["deploy", "rollback", "recover"])
+def test_a_canary_whose_coordinator_dies_between_two_edges_goes_back_first(pair: Fleet, first: str, again: str) -> None:
+    pair.deploy("1.0.0")
+    second = EDGE_2 if first == EDGE_1 else EDGE_1
+
+    def cut(what: dict[str, Any]) -> str:
+        if what["verb"] == "promote":
+            for wire in pair.wires.values():
+                wire.cut = lambda _: "refused"
+            return "refused"
+        return ""
+
+    pair.wires[second].cut = cut
+    pair.deploy("1.1.0", canary=CANARY)
+    heal(pair)
+    pair.expire()
+    if again == "recover":
+        assert pair.coordinator().tidy("recover", "tester", -1)["code"] == 0, pair.said
+        whole(pair, "1.0.0")
+    elif again == "rollback":
+        assert pair.rollback()["code"] == 0, pair.said
+        whole(pair, "1.0.0")
+    else:
+        assert pair.deploy("1.1.0", canary=CANARY)["code"] == 0, pair.said
+        whole(pair, "1.1.0")
+    assert shares(pair) == [100, 100]
+
+
+def test_a_canary_that_nobody_leads_on_goes_back_by_itself(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+
+    def die(what: dict[str, Any]) -> str:
+        if what["verb"] == "promote":
+            raise Killed
+        return ""
+
+    for edge in (EDGE_1, EDGE_2):
+        pair.wires[edge].cut = die
+    with pytest.raises(Killed):
+        pair.deploy("1.1.0", canary=CANARY)
+    assert shares(pair) == [5, 5]
+    for edge in (EDGE_1, EDGE_2):
+        with pair.on(edge) as paths:
+            known = state.load(paths)
+        # What systemd does with a unit that died.
+        assert known and pair.at(edge, ["watch", str(NAME), known.op]).code == 0
+    whole(pair, "1.0.0")
+
+
+def test_an_edge_that_cannot_measure_is_no_pass(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+
+    def blind() -> None:
+        pointer = pair.pointer(EDGE_2)
+        pair.machines[EDGE_2].edge = not (pair._here == EDGE_2 and pointer and pointer.probation)
+
+    def back(what: dict[str, Any]) -> str:
+        # It comes back when the coordinator has both verdicts.
+        if what["verb"] == "switch" and not what["order"]["pointer"]["probation"]:
+            pair.clock.on_sleep, pair.machines[EDGE_2].edge = lambda: None, True
+        return ""
+
+    pair.clock.on_sleep, pair.wires[EDGE_2].cut = blind, back
+    done = pair.deploy("1.1.0", probation_seconds=60.0)
+    assert done["code"] == Exit.INCONCLUSIVE, pair.said
+    whole(pair, "1.1.0")
+    assert [pair.runs(app, "blue") for app in pair.names("app")] == ["1.0.0", "1.0.0"]
+    assert pair.history(EDGE_1)[-1]["outcome"] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"canary": CANARY | {"manual": True}}, "app_canary.manual is for one host"),
+        ({"watch": "detached"}, "watch=detached' is for one host"),
+        ({"rolling": 1}, "app_rolling leaves no old release to stand by"),
+        ({"rolling": 1, "probation_seconds": 0.0, "canary": CANARY}, "app_rolling leaves no old release to stand by"),
+    ],
+)
+def test_what_several_hosts_cannot_do_is_said_before_anything_is_asked(
+    pair: Fleet, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SwitchyardError, match=words) as error:
+        pair.deploy("1.0.0", **changes)
+    assert error.value.code is Exit.USAGE and pair.calls == []
+
+
 # Host after host
 
 
@@ -412,7 +554,7 @@ def test_rolling_moves_host_after_host_and_never_runs_both(fleet: Fleet) -> None
 
     for app in (APP_1, APP_2):
         fleet.wires[app].cut = look
-    done = fleet.deploy("1.1.0", rolling=1)
+    done = fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
     assert done["code"] == 0, fleet.said
     assert seen == [([APP_2], "0002-1.1.0"), ([APP_1], "0002-1.1.0")]
     whole(fleet, "1.1.0")
@@ -425,11 +567,11 @@ def test_rolling_moves_host_after_host_and_never_runs_both(fleet: Fleet) -> None
 def test_rolling_that_fails_on_a_host_goes_back_on_all(fleet: Fleet, sick: str) -> None:
     fleet.deploy("1.0.0")
     fleet.machines[sick].sick.add("0002-1.1.0")
-    done = fleet.deploy("1.1.0", rolling=1)
+    done = fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
     assert done["code"] == Exit.REVERTED, fleet.said
     whole(fleet, "1.0.0")
     heal(fleet)
-    assert fleet.deploy("1.1.0", rolling=1)["code"] == 0
+    assert fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)["code"] == 0
     whole(fleet, "1.1.0")
 
 
@@ -444,12 +586,12 @@ def test_rolling_whose_coordinator_dies_goes_back_first(fleet: Fleet, again: str
 
     fleet.wires[APP_2].cut = die
     with pytest.raises(Killed):
-        fleet.deploy("1.1.0", rolling=1)
+        fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
     heal(fleet)
     fleet.expire()
     assert fleet.serves(EDGE_1) == "1.1.0"
     if again == "deploy":
-        assert fleet.deploy("1.1.0", rolling=1)["code"] == 0, fleet.said
+        assert fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)["code"] == 0, fleet.said
         whole(fleet, "1.1.0")
     else:
         assert fleet.rollback()["code"] == 0, fleet.said

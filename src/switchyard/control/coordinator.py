@@ -9,7 +9,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
@@ -31,6 +31,9 @@ PROOF_SECONDS = 5.0
 MIXED_SECONDS = 2.0
 """How long two edges may differ: the time that each is given for its proof."""
 
+CANARY_SECONDS = 60.0
+"""How long a step of a canary is watched when the request does not say."""
+
 AS_RECORDED = -2
 """Instead of a number of releases to keep: as many as the live one's record says."""
 
@@ -47,6 +50,7 @@ class Coordinator:
         self._members = {member.name: member for member in hosts}
         self._app, self._excused = app, set(excused)
         self._speaking = threading.Lock()
+        self._leaving = threading.Lock()
         self._say = say
         self._op, self._kind, self._who = new_operation(), "", ""
         self._fence = 0
@@ -88,8 +92,14 @@ class Coordinator:
 
     # Rounds
 
-    def _round(self, phase: str, orders: Mapping[str, dict[str, Any]], patience: float = PATIENCE_SECONDS) -> Outcomes:
-        """Give each host its order at the same time, and wait for all of them."""
+    def _round(
+        self,
+        phase: str,
+        orders: Mapping[str, dict[str, Any]],
+        patience: float = PATIENCE_SECONDS,
+        told: Callable[[str, dict[str, Any] | SwitchyardError], None] | None = None,
+    ) -> Outcomes:
+        """Give each host its order at the same time, and wait for all of them; `told` hears of each as it ends."""
         if self._heart:
             self._heart.phase(phase)
         started = time.monotonic()
@@ -113,8 +123,14 @@ class Coordinator:
                 return SwitchyardError(f"{host} cannot be reached: {error}.", Exit.UNREACHABLE)
             return result if result["code"] == 0 else _as_error(host, result)
 
+        def one_told(host: str) -> dict[str, Any] | SwitchyardError:
+            outcome = one(host)
+            if told:
+                told(host, outcome)
+            return outcome
+
         with ThreadPoolExecutor(max_workers=max(1, len(orders))) as pool:
-            outcomes = dict(zip(orders, pool.map(one, orders), strict=True))
+            outcomes = dict(zip(orders, pool.map(one_told, orders), strict=True))
         seconds = self._result.phases.get(phase, 0.0) + time.monotonic() - started
         self._result.phases[phase] = round(seconds, 3)
         self._result.data["rounds"] = self._result.data.get("rounds", 0) + 1
@@ -226,6 +242,7 @@ class Coordinator:
 
     def deploy(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make `request` live on every host, or leave the old release serving on every host."""
+        _require_possible(request, sum("app" in member.groups for member in self._members.values()))
         self._open("deploy", request["who"], request.get("engine", ""))
         public = request | {"secrets": {k: v | {"value": ""} for k, v in request.get("secrets", {}).items()}}
         began = self._begin(request=public)
@@ -253,10 +270,14 @@ class Coordinator:
             return self._roll(release, new, int(request["rolling"]), float(request.get("drain_seconds", 60.0)))
         self._replace_idle(new, float(request.get("drain_seconds", 60.0)))
         targets = self._start(release, new)
-        probation = float(request.get("probation_seconds", 0)) > 0
-        self._switch(release, new, targets, probation=probation)
+        seconds, canary = float(request.get("probation_seconds", 0)), request.get("canary", {})
+        shares = [*canary.get("steps", []), 100]
+        self._switch(release, new, targets, probation=seconds > 0 or len(shares) > 1, share=shares[0])
         if self._live and self._live.probation:
-            self._watch(float(request["probation_seconds"]))
+            for share in shares[1:]:
+                self._watch(float(canary.get("seconds", CANARY_SECONDS)))
+                self._promote(share)
+            self._watch(seconds)
         return "live"
 
     def _prepare(self, request: dict[str, Any], public: dict[str, Any], began: dict[str, Any], new: Colour) -> bool:
@@ -325,12 +346,13 @@ class Coordinator:
         self._all("verify", self._edges, "check", pointer=pointer.mark(), events=self._events, records=self._records)
         return targets
 
-    def _pointer(self, release: str, colour: Colour, targets: Targets, *, probation: bool) -> Pointer:
+    def _pointer(self, release: str, colour: Colour, targets: Targets, *, probation: bool, share: int = 100) -> Pointer:
         previous = self._live.release if self._live and self._live.release != release else ""
         members = {str(colour): targets}
         if previous:
             members[other(colour)] = self._targets_of(other(colour))
-        return Pointer(release, colour, previous, probation and bool(previous), members)
+        probation = probation and bool(previous)
+        return Pointer(release, colour, previous, probation, members, share=share if probation else 100)
 
     def _targets_of(self, colour: Colour) -> Targets:
         """Where a colour's instances listen: as the pointer says, or as the hosts do when it says nothing of them."""
@@ -343,9 +365,9 @@ class Coordinator:
     def _within(self) -> float:
         return PROOF_SECONDS if len(self._edges) == 1 else MIXED_SECONDS
 
-    def _switch(self, release: str, colour: Colour, targets: Targets, *, probation: bool) -> None:
+    def _switch(self, release: str, colour: Colour, targets: Targets, *, probation: bool, share: int = 100) -> None:
         """Move every edge at once; when one cannot follow, all go back."""
-        pointer = self._pointer(release, colour, targets, probation=probation)
+        pointer = self._pointer(release, colour, targets, probation=probation, share=share)
         began, old = time.time(), self._live
         fields: dict[str, Any] = {"verb": "switch", "pointer": pointer.mark(), "within": self._within()}
         fields |= {"events": self._events, "release": release, "evidence": self._evidence}
@@ -364,7 +386,28 @@ class Coordinator:
         self._result.release, self._result.colour, self._result.changed = release, colour, True
         owner = outcomes[self._owner]
         self._result.digests = owner["digests"] if isinstance(owner, dict) else {}
-        self.say(f"switch: {release} is live on {colour}, proven on {', '.join(self._edges)}")
+        some = f" for {pointer.share} % of the clients" if pointer.is_canary else ""
+        self.say(f"switch: {release} is live on {colour}{some}, proven on {', '.join(self._edges)}")
+
+    def _promote(self, share: int) -> None:
+        """Give the canary its next share on every edge at once; when one cannot follow, all go back."""
+        if self._live is None:
+            return
+        pointer = replace(self._live, share=share)
+        fields = {"verb": "promote", "pointer": pointer.mark(), "within": self._within()}
+        outcomes = self._round("switch", dict.fromkeys(self._edges, fields))
+        failed = {host: outcome for host, outcome in outcomes.items() if isinstance(outcome, SwitchyardError)}
+        if failed:
+            raise self._taken_back(pointer, _sentences(failed), next(iter(failed.values())).details)
+        self._live = pointer
+        self.say(f"canary: {pointer.release} has {share} % of the clients, on {', '.join(self._edges)}")
+
+    def _taken_back(self, pointer: Pointer, reason: str, details: str) -> SwitchyardError:
+        """Have every edge leave a release on probation; returns the error to raise."""
+        old = pointer.back()
+        self._put_back(old, self._edges, reason)
+        self._result.release, self._result.colour = old.release, old.colour
+        return SwitchyardError(f"{reason} {old.release} is live again.", Exit.REVERTED, details)
 
     def _put_back(self, pointer: Pointer | None, edges: Sequence[str], reason: str = "") -> None:
         """Point edges back without waiting for a proof; those that cannot be told are named."""
@@ -376,25 +419,38 @@ class Coordinator:
         self._live = pointer
 
     def _watch(self, seconds: float) -> None:
-        """Every edge watches for itself; when one goes back, all do."""
+        """Every edge watches for itself, with its own log; the worst verdict of them is that of all."""
         pointer = self._live
-        self.say(f"watch: {seconds:.0f} s of probes on {', '.join(self._edges)}")
+        share = f" at {pointer.share} %" if pointer and pointer.is_canary else ""
+        self.say(f"watch: {seconds:.0f} s{share} on {', '.join(self._edges)}")
         fields = {"verb": "watch", "pointer": pointer.mark() if pointer else None}
-        outcomes = self._round("watch", dict.fromkeys(self._edges, fields))
+        outcomes = self._round("watch", dict.fromkeys(self._edges, fields), told=self._leave_at_once)
         failed = {host: outcome for host, outcome in outcomes.items() if isinstance(outcome, SwitchyardError)}
         if failed and not self._still_ours():
             raise SwitchyardError(f"{_sentences(failed)}", Exit.INTERRUPTED)
         back = [host for host, error in failed.items() if error.code is Exit.REVERTED or self._left(host)]
         if back and pointer:
-            old = pointer.back()
-            reason = failed[back[0]].message
-            self._put_back(old, self._edges, reason)
-            self._result.release, self._result.colour = old.release, old.colour
-            raise SwitchyardError(f"{reason} {old.release} is live again.", Exit.REVERTED, failed[back[0]].details)
+            back.sort(key=lambda host: failed[host].code is not Exit.REVERTED)
+            raise self._taken_back(pointer, failed[back[0]].message, failed[back[0]].details)
+        blind = [error for error in failed.values() if error.code is Exit.INCONCLUSIVE]
+        if blind and pointer:
+            self._put_back(replace(pointer, probation=False, share=100), self._edges)
+            # Both colours stay as they are, for whoever looks.
+            self._touched = False
+            raise SwitchyardError(_sentences(failed), Exit.INCONCLUSIVE, blind[0].details)
         for host, error in failed.items():
             self.say(f"WARNING: the watch on {host} ended early ({error.message}); it serves {self._result.release}")
-        if pointer:
+        if pointer and not pointer.is_canary:
             self._live = replace(pointer, probation=False)
+
+    def _leave_at_once(self, host: str, outcome: dict[str, Any] | SwitchyardError) -> None:
+        """Have the other edges leave the release that one of them has just taken back, while they still watch."""
+        pointer = self._live
+        with self._leaving:
+            if pointer is None or not pointer.previous or isinstance(outcome, dict) or not _went_back(outcome):
+                return
+            if others := [edge for edge in self._edges if edge != host]:
+                self._put_back(pointer.back(), others, _sentences({host: outcome}))
 
     def _left(self, edge: str) -> bool:
         """Tell whether an edge whose watch died has left the new release; one that cannot be asked has not."""
@@ -418,6 +474,12 @@ class Coordinator:
             stray = [edge for edge in self._edges if self._facts[edge]["pointer"]]
             if stray:
                 self._all("switch", stray, "switch", pointer=None)
+            return
+        if live.is_canary:
+            self.say(
+                f"recover: nobody leads the canary {live.release} any more; {live.previous} has every client again"
+            )
+            self._put_back(live.back(), self._edges)
             return
         if live.rolling:
             self.say(
@@ -625,7 +687,7 @@ class Coordinator:
             self._abandon()
         serving = self._live.release if self._live else "nothing"
         self._result.message += f" {serving} serves, on every edge that can be reached."
-        return "reverted" if error.code is Exit.REVERTED else "failed"
+        return {Exit.REVERTED: "reverted", Exit.INCONCLUSIVE: "inconclusive"}.get(error.code, "failed")
 
     def _abandon(self) -> None:
         """Stop what shall not serve on every application host, and have the warm release back."""
@@ -671,6 +733,24 @@ class Coordinator:
         if left:
             text += f" Without {', '.join(left)}: the next deploy brings it up to date."
         return text
+
+
+def _require_possible(request: Mapping[str, Any], hosts: int) -> None:
+    """Refuse, before anything is asked of a host, what several hosts cannot do. `hosts` have the application."""
+    canary = request.get("canary", {})
+    watched = float(request.get("probation_seconds", 0)) > 0 or canary.get("steps")
+    refused = ""
+    if canary.get("steps") and canary.get("manual"):
+        refused = "app_canary.manual is for one host: with several, each step follows the one before that held."
+    elif request.get("watch") == "detached":
+        refused = "'-e watch=detached' is for one host: with several, this command makes the edges agree on a verdict."
+    elif request.get("rolling") and hosts > 1 and watched:
+        refused = (
+            "app_rolling leaves no old release to stand by, so nothing can be watched: set app_probation_seconds to 0 "
+            "and app_canary to {}, or app_rolling to 0 where hosts have room for both colours."
+        )
+    if refused:
+        raise SwitchyardError(refused, Exit.USAGE)
 
 
 class _Heart:

@@ -371,6 +371,18 @@ def _switch(op: Operation, order: Order) -> None:
         _note_switch(op, order, before)
 
 
+def _promote(op: Operation, order: Order) -> None:
+    """Give the canary that this edge has its next share of the clients."""
+    pointer, now = _pointer_of(order), phases.live_pointer(op.paths)
+    if now is None or replace(now, share=pointer.share) != pointer:
+        raise SwitchyardError(f"{op.host.name}: {pointer.release} is no canary there any more.", Exit.REVERTED)
+    edge.point(op.paths, phases.site_for(op.paths, op.host, pointer), op.host, within=order.within)
+    write_note(op.paths, pointer, op.host)
+    if order.owner:
+        op.ledger.append("canary", op=op.id, release=pointer.release, share=pointer.share)
+    op.say(f"canary: {pointer.release} has {pointer.share} % of the clients")
+
+
 def _note_switch(op: Operation, order: Order, before: Pointer | None) -> None:
     """Write a proven switch into the ledger, on the host that keeps it."""
     pointer = order.pointer
@@ -383,7 +395,7 @@ def _note_switch(op: Operation, order: Order, before: Pointer | None) -> None:
 
 
 def _watch(op: Operation, order: Order) -> None:
-    """Probation on this edge. It goes back by itself at once; the coordinator sees to the other edges."""
+    """Probation on this edge, or a step of a canary. It goes back by itself at once; the coordinator sees to others."""
     pointer = _pointer_of(order)
     record = records.load(op.paths, pointer.release)
     try:
@@ -393,6 +405,8 @@ def _watch(op: Operation, order: Order) -> None:
             with op.exclusively():
                 _turn_back(op, order, error.message)
         raise
+    if pointer.is_canary:
+        return
     with op.exclusively():
         phases.conclude(op)
         write_note(op.paths, phases.file_pointer(op.paths), op.host)
@@ -421,6 +435,7 @@ _VERBS: dict[str, Callable[[Operation, Order], None]] = {
     "drain": _drain,
     "check": _check,
     "switch": _switch,
+    "promote": _promote,
     "abandon": _abandon,
     "end": _end,
     "settle": _settle,

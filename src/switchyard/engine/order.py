@@ -12,7 +12,7 @@ from switchyard.names import AppName, Colour, check_operation
 from switchyard.strict import build
 
 Verb = Literal[
-    "begin", "prepare", "migrate", "start", "drain", "check", "switch", "watch", "abandon", "end", "settle"
+    "begin", "prepare", "migrate", "start", "drain", "check", "switch", "promote", "watch", "abandon", "end", "settle"
 ]  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Order:
     owner: bool = False
     """Whether this host keeps the ledger."""
     pointer: Pointer | None = None
-    """What is live (most verbs), or what shall be (check, switch, settle)."""
+    """What is live (most verbs), or what shall be (check, switch, promote, settle)."""
     stop: Colour | None = None
     """start: the colour to stop first, on hosts without room for both."""
     quiet: bool = False
@@ -56,7 +56,7 @@ class Order:
     targets: list[str] = field(default_factory=list)
     """drain: `ip:port`s that must be idle."""
     within: float = 0.0
-    """switch: seconds for the proof, 0 for going back without one. drain: seconds to wait."""
+    """switch, promote: seconds for the proof, 0 for going back without one. drain: seconds to wait."""
     ledger: str = ""
     """settle: the owner's whole ledger. begin: another host's, for an owner that was rebuilt."""
     retain: int = -1

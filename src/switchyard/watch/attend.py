@@ -25,28 +25,35 @@ def engine() -> str:
 def attend(op: Operation, record: Record) -> None:
     """Have the release watched, and follow until the verdict; a detached watch is not followed.
 
+    Where several hosts go together, a step of a canary ends when it has held; the unit watches on until the next one.
     Raises `SwitchyardError`: reverted (the old release is live again), or inconclusive (the new one stays).
     """
     pointer = phases.live_pointer(op.paths)
     if pointer is None or not pointer.probation or pointer.release != record.id:
         return
-    watcher.begin(op.paths, op.id, record, op.result.switched_at or time.time())
+    known = state.load(op.paths)
+    if known is None or (known.op, known.release, known.done) != (op.id, record.id, False):
+        watcher.begin(op.paths, op.id, record, op.result.switched_at or time.time())
+    log = OPERATION_LOGS / f"{op.id}.watch.log"
+    # What was shown with the step before is not shown again.
+    offset = log.stat().st_size if log.is_file() else 0
     watcher.start(op.paths, op.id, engine())
     if record.request.watch == "detached" or record.request.canary.manual:
         op.say("watch: the host goes on watching; 'switchyard status' tells how it ends")
         return
-    op.say(f"watch: for {record.request.probation_seconds:.0f} s, {pointer.previous} stands by as backup")
-    _conclude(_follow(op), record)
+    if not pointer.is_canary:
+        op.say(f"watch: for {record.request.probation_seconds:.0f} s, {pointer.previous} stands by as backup")
+    _conclude(_follow(op, offset), record)
 
 
-def _follow(op: Operation) -> state.Probation:
-    log, offset, alive = OPERATION_LOGS / f"{op.id}.watch.log", 0, time.monotonic()
+def _follow(op: Operation, offset: int) -> state.Probation:
+    log, alive = OPERATION_LOGS / f"{op.id}.watch.log", time.monotonic()
     while True:
         known = state.load(op.paths)
         offset = _show(log, offset)
         if known is None or known.op != op.id:
             raise SwitchyardError("The watch was taken over by another operation.", Exit.INTERRUPTED)
-        if known.done or (known.verdict and _led_from_elsewhere(op)):
+        if known.done or _is_for_the_leader(op, known):
             _show(log, offset)
             return known
         if time.monotonic() - alive > _ALIVE_EVERY:
@@ -57,10 +64,10 @@ def _follow(op: Operation) -> state.Probation:
         time.sleep(_POLL)
 
 
-def _led_from_elsewhere(op: Operation) -> bool:
-    """Whether several hosts act on the verdict together, led by whoever called this."""
+def _is_for_the_leader(op: Operation, known: state.Probation) -> bool:
+    """Whether several hosts act together on what is known now, led by whoever called this."""
     pointer = phases.live_pointer(op.paths)
-    return bool(pointer and pointer.members)
+    return bool(pointer and pointer.members) and bool(known.verdict or (pointer and known.held == pointer.share))
 
 
 def _show(log: Path, offset: int) -> int:

@@ -25,6 +25,8 @@ class Probation:
     """Where the log stood at the switch."""
     observed: float = 0.0
     """Seconds of the step that were watched; time in which the host was down does not count."""
+    held: int = -1
+    """The canary's share at which it has held, in percent, while this edge waits for the others; -1 for none."""
     verdict: str = ""
     reason: str = ""
     done: bool = False

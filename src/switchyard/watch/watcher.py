@@ -36,6 +36,9 @@ _BEFORE_BYTES = 4 << 20
 """How much of the log from before the switch is the old release's baseline."""
 _OVERLAP_BYTES = 256 << 10
 """What is read again at the start, so that nothing is missed between switch and watch."""
+_LOST_AFTER = 120.0
+"""Seconds that a step which has held waits for other edges. It is twice the lease: who led them is dead."""
+_LOST = "nobody led the canary on"
 _GRACE = 2.0
 """Seconds that the operation which follows has, where several hosts go back together, before this one does alone."""
 
@@ -161,7 +164,7 @@ def carry_out(paths: AppPaths, host: HostConfig, known: Probation) -> None:
 def _carry_out_here(op: Operation, pointer: Pointer, known: Probation) -> None:
     """On one edge of several: what nobody who leads them has done. The ledger is theirs."""
     if pointer.release == known.release and pointer.probation:
-        after = pointer.back() if known.verdict == "revert" else replace(pointer, probation=False)
+        after = pointer.back() if known.verdict == "revert" else replace(pointer, probation=False, share=100)
         edge.point(op.paths, phases.site_for(op.paths, op.host, after), op.host)
         write_note(op.paths, after, op.host)
     state.save(op.paths, known, "done", done=True)
@@ -205,6 +208,7 @@ class _Watcher:
         self.follower = Follower(log_of(paths), known.place)
         self.routes = sorted((route.path for route in self.slo.routes), key=len, reverse=True)
         self.blind = False
+        self.held_since = 0.0
 
     def run(self) -> Probation:
         """Watch to the end; returns the probation with its verdict."""
@@ -212,6 +216,9 @@ class _Watcher:
         if pointer is None or pointer.release != self.known.release or not pointer.probation:
             return self._end(Verdict("continue"), "superseded")
         self.pointer = pointer
+        if self.known.held not in (-1, pointer.share):
+            # The next step began while nobody watched.
+            self.known = state.save(self.paths, self.known, "progress", observed=0.0, held=-1)
         site = phases.site_for(self.paths, self.host, pointer)
         services = self.record.request.services
         self.new = {target for service in services for target in site.live_targets(service)}
@@ -246,16 +253,13 @@ class _Watcher:
             if pointer.share != self.pointer.share:
                 # Somebody promoted it: a new step.
                 self.pointer, observed = pointer, 0.0
-                self.known = state.save(self.paths, self.known, "progress", observed=0.0)
+                self.known = state.save(self.paths, self.known, "progress", observed=0.0, held=-1)
                 self.judge.restart()
             if now - said >= (1 if observed < self._seconds else _WAITING):
                 self.say(self._line(observed))
                 said = now
-            if observed >= self._seconds and self.judge.settled:
-                if pointer.share == 100:
-                    return self._end(Verdict("pass"), "pass")
-                if not self.record.request.canary.manual:
-                    self._promote(pointer)
+            if observed >= self._seconds and self.judge.settled and (ended := self._end_of_step(pointer)):
+                return self._end(ended, ended.kind)
             time.sleep(_TICK)
             observed += time.monotonic() - last
             last = time.monotonic()
@@ -264,6 +268,24 @@ class _Watcher:
     def _seconds(self) -> float:
         """How long this step has to hold."""
         return self.known.seconds if self.pointer.share == 100 else self.record.request.canary.seconds
+
+    def _end_of_step(self, pointer: Pointer) -> Verdict | None:
+        """What follows when a step has held; None goes on watching."""
+        if pointer.share == 100:
+            return Verdict("pass")
+        if pointer.members:
+            return self._hold(pointer)
+        if not self.record.request.canary.manual:
+            self._promote(pointer)
+        return None
+
+    def _hold(self, pointer: Pointer) -> Verdict | None:
+        """Wait for the other edges, watching on: whoever leads gives all of them the next step."""
+        if self.known.held != pointer.share:
+            self.known = state.save(self.paths, self.known, "held", held=pointer.share)
+            self.held_since = 0.0
+        self.held_since = self.held_since or time.monotonic()
+        return Verdict("revert", _LOST) if time.monotonic() - self.held_since > _LOST_AFTER else None
 
     def _promote(self, pointer: Pointer) -> None:
         with exclusive(self.paths.lock, wait=60, busy=f"An operation is changing {self.paths.name}."):
