@@ -85,8 +85,9 @@ class Lab:
         variables.write_text(text)
         done = project.play("provision")
         assert done.returncode == 0, done.stdout + done.stderr
-        # It passes effects of its own, which would be mistaken for those of the release under test.
-        lab.host.exec(["systemctl", "disable", "--now", "--quiet", "switchyard-collect.timer"])
+        # They pass effects of their own, which would be mistaken for those of the release under test.
+        timers = ["switchyard-collect.timer", "switchyard-standing.timer"]
+        lab.host.exec(["systemctl", "disable", "--now", "--quiet", *timers])
         return lab
 
     @property

@@ -37,10 +37,10 @@ class Environment:
     def fingerprint(self) -> str:
         """Everything on the host that a plan must not change: files, containers, images."""
         script = (
-            # Postgres writes its own files whenever it likes, and so does the timer that counts what users get.
+            # Postgres writes its own files whenever it likes, and so do the timers that look and count.
             "find /etc /var/lib/switchyard /usr/local -path /var/lib/switchyard/postgres -prune -o "
             "-type f -not -path '*/traffic/*' -not -path '*/edge/report/*' -not -name disk.json "
-            "-not -name 'ca-certificates*' -print0 | sort -z "
+            "-not -name standing.json -not -name 'ca-certificates*' -print0 | sort -z "
             "| xargs -0 sha256sum; docker ps -a --no-trunc --format '{{.ID}} {{.State}}'; docker images --no-trunc -q"
         )
         return self.host.exec(["sh", "-c", script]).stdout

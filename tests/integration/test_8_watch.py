@@ -1,4 +1,4 @@
-"""A release on probation, and maintenance, on a real host: what is bad goes back by itself, what is good stays."""
+"""A release on probation, maintenance and the standing watch, on a real host: what is bad goes back by itself."""
 
 import json
 import time
@@ -12,6 +12,7 @@ import yaml
 
 from tests.bed import Bed
 from tests.lab import APP, VERSIONS, Lab
+from tests.pipeline.receiver import Receiver
 from tests.project import Project
 from tests.traffic import Traffic
 
@@ -20,12 +21,34 @@ PREVIEW = "preview-canary-4c1d90e2b7a35f68ab"
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def bed() -> Iterator[Bed]:
     with Bed.for_tests("watch") as bed:
-        inventory = {"edge_preview_secret": PREVIEW, "edge_tls": "self_signed"}
-        lab = Lab.build(Project(tmp_path_factory.mktemp("project")), bed, inventory=inventory)
-        assert lab.deploy(OLD, migration=None)["code"] == 0
-        yield lab
+        yield bed
+
+
+@pytest.fixture(scope="module")
+def receiver(bed: Bed) -> Iterator[Receiver]:
+    """Where alerts and heartbeats of the standing watch end."""
+    # This machine's address in the bed's network.
+    with Receiver(str(next(bed.subnet.hosts()))) as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, bed: Bed, receiver: Receiver) -> Lab:
+    project = Project(tmp_path_factory.mktemp("project"))
+    inventory = {
+        "edge_preview_secret": PREVIEW,
+        "edge_tls": "self_signed",
+        # As on any host, but for how long a test would wait.
+        "engine_watch": {"interval": 2, "timeout": 2, "calm_seconds": 4},
+        "notify_targets": [{"name": "team", "url": receiver.url, "format": "json", "events": ["alert.*"]}],
+        "notify_heartbeat_url": receiver.url,
+        "notify_heartbeat_seconds": 2,
+    }
+    lab = Lab.build(project, bed, inventory=inventory)
+    assert lab.deploy(OLD, migration=None)["code"] == 0
+    return lab
 
 
 def compose(lab: Lab, version: str, **environment: str) -> str:
@@ -160,3 +183,34 @@ def test_maintenance_closes_all_but_health(lab: Lab) -> None:
         lab.engine("maintenance", APP, "off", check=True)
     assert fetch(lab)[0] == 200
     assert [row["state"] for row in ledger(lab) if row["event"] == "maintenance"] == ["on", "off"]
+
+
+def test_a_service_that_stops_is_told_once_and_so_is_its_recovery(lab: Lab, receiver: Receiver) -> None:
+    lab.host.exec(["systemctl", "enable", "--now", "--quiet", "switchyard-standing.timer"])
+    try:
+        receiver.heard("is watched")
+        assert deploy(lab, NEW, probation=2)["code"] == 0
+        rounds = len(heartbeats(receiver))
+        colour = lab.status()["live"]["colour"]
+        lab.host.exec(["sh", "-c", f"docker stop --time 1 $(docker ps -q --filter label=switchyard.colour={colour})"])
+        told = receiver.heard("api is down", "through the edge", "Connection refused")
+        assert (told["kind"], told["severity"], told["app"]) == ("alert.service", "critical", APP)
+        shown = lab.project.control("status", "local")["standing"]
+        assert [alert["alert"] for alert in shown["alerts"]] == ["service:api"] and not shown["problems"]
+        while len(heartbeats(receiver)) < rounds + 5:
+            time.sleep(0.1)
+        assert heartbeats(receiver)[-1]["details"]["alerts"] == [told["title"]]
+        # After a power cut the host still knows what it said; recovery at boot starts what is live.
+        lab.host.power_cycle()
+        over = receiver.heard("over after", "api is down", seconds=60)
+        assert over["details"]["since"] == told["details"]["since"]
+        alerts = [news["kind"] for _, _, news in receiver.got if news["kind"].startswith("alert.")]
+        assert alerts == ["alert.service", "alert.service.over"]
+        assert not lab.project.control("status", "local")["standing"]["alerts"]
+    finally:
+        lab.host.exec(["systemctl", "disable", "--now", "--quiet", "switchyard-standing.timer"])
+
+
+def heartbeats(receiver: Receiver) -> list[dict[str, Any]]:
+    """Those that came so far."""
+    return [news for _, _, news in receiver.got if news["kind"] == "heartbeat"]

@@ -113,6 +113,8 @@ class Estate:
             "docker_insecure_registries": [self.registry.address],
             "edge_image": f"{self.registry.address}/nginx:1.30",
             "edge_server_names": [host.address, "localhost"],
+            # This machine is busy with the tests themselves, and nobody here is to be told of it.
+            "engine_watch": {"cpu_share": 1, "memory_share": 1, "disk_share": 1},
             "engine_known_hosts": str(place.known_hosts),
             "firewall_ssh_per_minute": 1000,
             "host_deploy_authorized_keys": [public(place.private_key)],

@@ -41,6 +41,21 @@ def together(**changes: Any) -> list[str]:
     return inventory.check_together(good(**changes), alone, {})
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"engine_watch": {"cpu_share": 80.0}}, "engine_watch.cpu_share: use 0.0001 to 1, a share of the whole."),
+        ({"engine_watch": {"interval": 0}}, "engine_watch.interval: use 1 to 600 seconds."),
+        ({"engine_watch": {"backup_hours": 0.5}}, "engine_watch.backup_hours: use 1 to 8760 hours."),
+        ({"notify_heartbeat_url": "example.com/ping"}, "notify_heartbeat_url: this is no http(s) URL."),
+        ({"notify_heartbeat_seconds": 0.0}, "notify_heartbeat_seconds: use 1 to 86400 seconds."),
+    ],
+)
+def test_a_limit_of_the_standing_watch_that_makes_no_sense_is_refused(given: dict[str, Any], sentence: str) -> None:
+    assert together(**given) == [sentence]
+    assert together(engine_watch={"interval": 10, "p95_seconds": None}) == []
+
+
 def service(**changes: Any) -> dict[str, Any]:
     return {"api": {"image": "example.com/api", "port": 8000, "routes": ["/"], **changes}}
 
@@ -76,6 +91,8 @@ def test_what_is_in_order_passes() -> None:
             {"app_services": service(health={"pth": "/"})},
             "app_services.api.health.pth: unknown key, did you mean 'path'?",
         ),
+        ({"engine_watch": {"cpu_shar": 1}}, "engine_watch.cpu_shar: unknown key, did you mean 'cpu_share'?"),
+        ({"engine_watch": {"interval": "5"}}, "engine_watch.interval has to be a number, and is the text '5'."),
         (
             {"app_services": service(zzz=1)},
             "app_services.api.zzz: unknown key.",

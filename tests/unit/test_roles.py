@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import yaml
 
 from switchyard.control import application, inventory
+from switchyard.notify.config import Config
 from switchyard.request import Health, Service
+from switchyard.watch.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
@@ -119,6 +122,13 @@ def test_the_specs_of_a_service_agree_with_the_request() -> None:
     for name, option in options["health"]["options"].items():
         assert option["default"] == getattr(health, name), name
     assert set(Service.__dataclass_fields__) <= set(options)
+
+
+def test_the_specs_of_the_standing_watch_agree_with_its_limits() -> None:
+    options = specs("engine")["main"]["options"]["engine_watch"]["options"]
+    assert {name: option["default"] for name, option in options.items()} == asdict(Limits())
+    heartbeat = specs("notify")["main"]["options"]["notify_heartbeat_seconds"]
+    assert heartbeat["default"] == Config().heartbeat_seconds
 
 
 def test_defaults_that_two_roles_share_are_one_value() -> None:

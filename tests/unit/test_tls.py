@@ -21,6 +21,8 @@ from switchyard.engine import announce, effects, layout
 from switchyard.errors import SwitchyardError
 from switchyard.tls import certificate, pairs, sources, store
 from switchyard.tls.pairs import Pair
+from switchyard.watch import measure
+from switchyard.watch.limits import Limits
 from tests.unit.engine_world import NAME, World, modules
 
 CA = ec.generate_private_key(ec.SECP256R1())
@@ -162,9 +164,8 @@ def test_a_given_pair_is_not_renewed_and_its_end_is_told_in_time(world: World, a
     keep(world, "files", made(HOST, last=20))
     assert certificate.renew(NAME, world.host) == (False, state())
     assert state().state == "expiring" and "put a new pair into the inventory" in state().message
-    for _ in range(2):
-        certificate.watch(NAME, state())
-    assert news() == ["certificate.ends"] and acme.asked == 0
+    (finding,) = measure.certificates(NAME, Limits())
+    assert finding.problem.startswith("its certificate is expiring: it ends on ") and acme.asked == 0
 
 
 def test_a_pair_that_ends_while_it_serves_is_told_and_blocks_nothing(world: World) -> None:
@@ -297,12 +298,14 @@ def test_names_that_are_not_covered_are_told(world: World) -> None:
     assert certificate.describe(state())[0].startswith("files: wrong names, 90 days left (until ")
 
 
-def test_each_threshold_is_told_once(world: World) -> None:
-    for days in (30, 20, 15, 6, 5.5, 2):
+def test_it_becomes_graver_as_its_end_comes_near(world: World) -> None:
+    told = []
+    for days in (30, 20, 6, 2):
         store.install(NAME, made(HOST, last=days), world.host)
         keep(world, "files", serving())
-        certificate.watch(NAME, state())
-    assert news() == ["certificate.ends"] * 3
+        (finding,) = measure.certificates(NAME, Limits(certificate_days=25))
+        told.append((finding.severity if finding.problem else "", finding.after))
+    assert told == [("", 0.0), ("warning", 0.0), ("critical", 0.0), ("critical", 0.0)]
 
 
 def test_what_belongs_to_an_application_without_tls_is_forgotten(world: World) -> None:

@@ -19,7 +19,9 @@ from switchyard.control import access, backup
 from switchyard.control.application import build_request
 from switchyard.errors import SwitchyardError
 from switchyard.names import nearest
+from switchyard.notify.config import check_heartbeat
 from switchyard.request import parse
+from switchyard.watch import limits
 
 ROLES = (
     "host",
@@ -173,6 +175,7 @@ def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[st
     if hosts.host in hosts.of("db"):
         problems += _check_backup(values)
     problems += _check_monitoring(values, hosts)
+    problems += _check_watch(values)
     try:
         access.lines(values["deploy_access_keys"], values["app_name"])
         access.check(values["deploy_access_keys"], values["host_deploy_authorized_keys"])
@@ -189,6 +192,15 @@ def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[st
                 "one there, or remove the key."
             )
     return problems
+
+
+def _check_watch(values: Mapping[str, Any]) -> list[str]:
+    try:
+        limits.parse(dict(values["engine_watch"] or {}))
+        check_heartbeat(str(values["notify_heartbeat_url"]), float(values["notify_heartbeat_seconds"]))
+    except SwitchyardError as error:
+        return [error.message]
+    return []
 
 
 def _check_fleet(values: Mapping[str, Any], hosts: Topology) -> list[str]:

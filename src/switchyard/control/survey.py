@@ -7,8 +7,11 @@ from typing import Any
 from switchyard.control.operations import ask
 from switchyard.control.transport import ConnectionLost, Member
 from switchyard.errors import SwitchyardError
+from switchyard.watch import alerts
 
 Report = dict[str, Any]
+_NOTHING: Report = {"alerts": [], "problems": []}
+"""What an engine of before there was a standing watch says of it."""
 
 
 def survey(members: Sequence[Member], app: str) -> Report:
@@ -41,6 +44,7 @@ def survey(members: Sequence[Member], app: str) -> Report:
         "bad": head.get("bad", {}),
         "unreachable": {name: r["unreachable"] for name, r in reports.items() if "unreachable" in r},
         "disagreements": disagreements,
+        "alerts": [alert for report in reports.values() for alert in report.get("standing", {}).get("alerts", [])],
         "hosts": reports,
     }
 
@@ -64,6 +68,7 @@ def text(report: Report) -> str:
         for colour, found in host["colours"].items():
             if found["release"]:
                 lines.append(f"  {name:<12} {colour:<5} {found['release']} {'runs' if found['running'] else 'stopped'}")
+        lines += [f"  {name:<12} {line}" for line in alerts.lines(host.get("standing", _NOTHING))]
         for instance, health in (host["live"] or {}).get("health", {}).items():
             lines.append(f"  {name:<12}       {instance}: {health}")
     lines += [f"  bad          {release}: {reason}" for release, reason in report["bad"].items()]

@@ -1,4 +1,4 @@
-"""Looks whether WAL reaches every repository, and whether everything that should have run has run. Every five minutes.
+"""Looks whether WAL reaches every repository, every five minutes; and tells what should have run and has not.
 
 An archive that falls behind loses nothing yet: WAL waits beside the data until the disk is full. So people hear of it
 early, with the time that is left.
@@ -17,8 +17,6 @@ from switchyard.errors import SwitchyardError
 
 DISK_WARNING, DISK_CRITICAL = 70, 85
 """Percent of a file system in use."""
-BACKUP_HOURS = 26
-"""A daily backup may be this late."""
 
 _STATE = """
 SELECT (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name ~ '\\.ready$'),
@@ -116,27 +114,27 @@ def watch(backup: Backup, say: backups.Say) -> None:
     else:
         tell("archive", "critical", f"Nothing is archived: {backups.reason(backup, status)}")
     tell("disk", *disk_problem([backup.live_data, backup.local]))
-    tell("late", "critical", late(backup))
     state.write(backup, "archive", ok=not problems, message=" ".join(problems) or "WAL flows.", **details)
     if grave:
         raise SwitchyardError(" ".join(grave))
 
 
-def late(backup: Backup) -> str:
-    """Name the backup or drill whose last success is too long ago; '' when none is."""
+def overdue(backup: Backup, backup_hours: float) -> dict[str, str]:
+    """For `backup` and `drill`, a sentence when the last success is too long ago, or ''. The standing watch asks."""
     begun = _begun(backup)
-    for job, hours, what in (
-        ("backup", BACKUP_HOURS, "backup"),
-        ("drill", backup.drill.max_age_days * 24, "restore drill"),
-    ):
-        outcome = state.read(backup, job)
-        age = outcome.age if outcome else None
-        if age is None:
-            age = (state.now() - begun).total_seconds()
-            if age > hours * 3600:
-                return f"No {what} has ever succeeded, and backups have been on for {age / 3600:.0f} h."
-        elif age > hours * 3600:
-            return f"The last {what} that succeeded is {age / 3600:.0f} h old; it should be at most {hours} h."
+    limits = {"backup": (backup_hours, "backup"), "drill": (backup.drill.max_age_days * 24.0, "restore drill")}
+    return {job: _late(backup, job, hours, what, begun) for job, (hours, what) in limits.items()}
+
+
+def _late(backup: Backup, job: str, hours: float, what: str, begun: datetime) -> str:
+    outcome = state.read(backup, job)
+    age = outcome.age if outcome else None
+    if age is None:
+        age = (state.now() - begun).total_seconds()
+        if age > hours * 3600:
+            return f"no {what} has ever succeeded, and backups have been on for {age / 3600:.0f} h."
+    elif age > hours * 3600:
+        return f"the last {what} that succeeded is {age / 3600:.0f} h old; it should be at most {hours:.0f} h."
     return ""
 
 

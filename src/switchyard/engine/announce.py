@@ -23,8 +23,10 @@ _MOST = 10_000
 Severity = Literal["info", "warning", "critical"]
 
 
-def announce(kind: str, title: str, *, severity: Severity = "info", app: str = "", **details: object) -> None:
-    """Leave one piece of news in the spool. Never raises: what is announced matters more than the announcement.
+def announce(kind: str, title: str, *, severity: Severity = "info", app: str = "", **details: object) -> bool:
+    """Leave one piece of news in the spool; tells whether that was possible.
+
+    Never raises: what is announced matters more than the announcement.
 
     `kind` is a stable word such as `deploy.live` or `backup.failed`, `title` one sentence for people, `app` an
     APP-ENV (empty for news of the host), `details` plain JSON values. Nothing of it may be secret.
@@ -40,5 +42,7 @@ def announce(kind: str, title: str, *, severity: Severity = "info", app: str = "
     path = SPOOL / f"{time.time_ns()}-{os.getpid()}.json"
     with contextlib.suppress(SwitchyardError, OSError):
         if SPOOL.is_dir() and sum(1 for _ in SPOOL.iterdir()) >= _MOST:
-            return
+            return False
         replace_file(path, json.dumps(news) + "\n", step="announce", mode=0o640)
+        return True
+    return False

@@ -20,6 +20,7 @@ from switchyard.report import facts, story, traffic
 from switchyard.report import host as hosts
 from switchyard.report.dora import duration
 from switchyard.tls import certificate
+from switchyard.watch import alerts
 
 TRAFFIC_SECONDS = 300.0
 """How far back the figures of what users got reach."""
@@ -49,6 +50,7 @@ def status(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
         "ledger": _ledger(paths),
         "groups": host.groups,
         "serves": _served(paths),
+        "standing": alerts.report(str(paths.name), host),
         "disagreements": [],
     }
     if pointer and pointer.previous in records.ids(paths):
@@ -232,6 +234,7 @@ def text(report: dict[str, Any]) -> str:
     lines += [f"  exception {name}" for name in report["exceptions"]]
     lines.append(f"  ledger    {report['ledger']['lines']} lines")
     lines.append(f"  operation {report['operation'] or 'none'}")
+    lines += [f"  {line}" for line in alerts.lines(report["standing"])]
     lines += [f"  DISAGREE  {item}" for item in report["disagreements"]]
     return "\n".join(lines)
 

@@ -48,6 +48,9 @@ class Config:
     targets: list[Target] = field(default_factory=list)
     max_age_hours: float = 72.0
     max_news: int = 2000
+    heartbeat_url: str = ""
+    """Where the standing watch says that this host lives; secret, as targets are. Empty: nowhere."""
+    heartbeat_seconds: float = 60.0
 
 
 def load() -> Config:
@@ -69,7 +72,16 @@ def load() -> Config:
         _require(target.format in FORMATS, f"{where}.format", f"use one of {', '.join(FORMATS)}")
         _require(target.severity in SEVERITIES, f"{where}.severity", f"use one of {', '.join(SEVERITIES)}")
         _require(0.1 <= target.timeout <= 300, f"{where}.timeout", "use 0.1 to 300 seconds")
+    check_heartbeat(config.heartbeat_url, config.heartbeat_seconds)
     return config
+
+
+def check_heartbeat(url: str, seconds: float) -> None:
+    """Refuse what no heartbeat can be sent to, or how often; raises `SwitchyardError` naming the variable."""
+    parts = urlsplit(url)
+    plain = not url or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    _require(plain, "notify_heartbeat_url", "this is no http(s) URL")
+    _require(1 <= seconds <= 86_400, "notify_heartbeat_seconds", "use 1 to 86400 seconds")
 
 
 def _require(condition: bool, where: str, rule: str) -> None:

@@ -18,9 +18,6 @@ from switchyard.tls import sources, store
 from switchyard.tls.pairs import WARN_DAYS, Facts, Pair, day, objection, read
 from switchyard.tls.store import Settings
 
-_TELL_DAYS = (0, 1, 3, 7, WARN_DAYS)
-"""Days before its end at which a certificate that nobody renewed is announced, once each."""
-
 
 @dataclass(frozen=True)
 class State:
@@ -192,27 +189,6 @@ def _standing(name: AppName, settings: Settings, now: store.Installed, facts: Fa
     if facts.days_left < soon:
         return "expiring", f"it ends on {day(facts.not_after)}: {how}"
     return "valid", ""
-
-
-def watch(name: AppName, state: State) -> None:
-    """Announce a certificate that comes to its end and was not renewed, once at each threshold."""
-    reached = next((limit for limit in _TELL_DAYS if state.days_left <= limit), None)
-    path = _notes(name)
-    notes = _read_notes(name)
-    if state.state in ("missing", "mismatched", "unreadable"):
-        reached = 0
-    if reached == notes.get("told"):
-        return
-    replace_file(path, json.dumps(notes | {"told": reached}) + "\n", step="tls.notes")
-    if reached is not None:
-        severity: Severity = "critical" if reached <= 7 else "warning"
-        announce(
-            "certificate.ends",
-            f"The certificate of {name} is {state.state}: {state.message or f'it ends on {state.not_after}'}.",
-            severity=severity,
-            app=str(name),
-            days_left=state.days_left,
-        )
 
 
 def _exclusively() -> AbstractContextManager[None]:

@@ -76,8 +76,6 @@ def _renew(arguments: argparse.Namespace) -> int:
             if found is None:
                 continue
             changed, state = False, found
-        if not arguments.check:
-            certificate.watch(name, state)
         report[str(name)] = {"changed": changed} | asdict(state)
         if not arguments.json:
             print("\n  ".join([f"{name}", *certificate.describe(state)]))

@@ -1,7 +1,8 @@
-"""The verbs of maintenance and of the watch."""
+"""The verbs of maintenance and of both watches."""
 
 import argparse
 import contextlib
+import sys
 from datetime import UTC, datetime
 
 from switchyard.engine.verb import VerbAdder, app_name, by_hand, show
@@ -17,6 +18,7 @@ def add_verbs(verb: VerbAdder) -> None:
     child.add_argument("--who", default="", help="who asks, for the ledger")
     child = verb("watch", _watch, "watch a release on probation (the unit's own command)", with_json=False)
     child.add_argument("operation")
+    verb("look", _look, "look once at services, users' answers and this host, and alert what is wrong", app=False)
     verb("promote", _promote, "give the release on probation its next share of the clients")
     child = verb("abort", _abort, "take the release on probation back, and mark it bad")
     child.add_argument("--who", default="", help="who asks, for the ledger")
@@ -34,6 +36,24 @@ def _watch(arguments: argparse.Namespace) -> int:
 
     effects.scope("watch")
     watcher.watch(AppPaths(app_name(arguments.app)), load_host(), check_operation(arguments.operation), say)
+    return 0
+
+
+def _look(arguments: argparse.Namespace) -> int:
+    from switchyard.engine import effects
+    from switchyard.engine.layout import load_host
+    from switchyard.watch import rounds
+    from switchyard.watch.alerts import title
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+
+    effects.scope("standing")
+    host = load_host()
+    alerts = [title(condition, host) for condition in rounds.run(host, say).alerts()]
+    if arguments.json or sys.stdout.isatty():
+        show(arguments, {"alerts": alerts}, "\n".join(alerts) or "no alert stands")
     return 0
 
 

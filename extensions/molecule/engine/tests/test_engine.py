@@ -18,3 +18,11 @@ def test_recovery_runs_at_boot(host: Host) -> None:
     with host.sudo():
         host.check_output("switchyard recover")
         assert host.file("/run/switchyard").mode == 0o700
+
+
+def test_the_host_is_looked_at_also_between_releases(host: Host) -> None:
+    timer = host.service("switchyard-standing.timer")
+    assert timer.is_enabled and timer.is_running
+    with host.sudo():
+        host.check_output("systemctl start switchyard-standing.service")
+        assert '"looked_at"' in host.file("/var/lib/switchyard/standing.json").content_string
