@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 
 import pytest
@@ -163,6 +164,7 @@ def test_following_waits_for_the_result_but_not_longer_than_asked(running: World
 
 
 def test_an_unknown_operation_is_said_to_be_unknown(world: World) -> None:
+    world.docker.answers["systemctl show"] = (0, "inactive\n", "")
     answer = follow.follow(world.paths, OPERATION, 0, 0.1)
     assert (answer["known"], answer["done"], answer["lines"]) == (False, False, [])
 
@@ -172,7 +174,26 @@ def test_a_unit_that_is_gone_without_a_result_is_answered(running: World) -> Non
     log("one\n")
     answer = follow.follow(running.paths, OPERATION, 0, 0)
     assert answer["done"] and answer["result"]["code"] == int(Exit.INTERRUPTED)
-    assert "could not leave its result" in answer["result"]["message"]
+    assert answer["result"]["message"].startswith("The operation died. It could not leave its result")
+    log("12:00:00 FAILED: no space left.\nswitchyard: no space left.\n")
+    answer = follow.follow(running.paths, OPERATION, 0, 0)
+    assert answer["result"]["message"].startswith("no space left. It could not leave its result")
+
+
+def test_without_room_for_a_log_the_unit_speaks_to_the_journal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def room(inodes: int) -> None:
+        full = os.statvfs_result((4096, 4096, 100, 50, 50, 1000, inodes, inodes, 0, 255))
+        monkeypatch.setattr("switchyard.engine.follow.os.statvfs", lambda _: full)
+
+    for inodes, output in ((1, f"append:{layout.OPERATION_LOGS}/{OPERATION}.log"), (0, "journal")):
+        room(inodes)
+        follow.start(world.paths, "rollback", {}, OPERATION)
+        assert f"--property=StandardOutput={output}" in world.ran("systemd-run")[-1]
+
+
+def test_a_started_operation_that_shows_nothing_ends_as_lost(world: World) -> None:
+    world.docker.answers["systemctl show"] = (0, "inactive\n", "")
+    assert follow.to_end(world.paths, OPERATION, print)["code"] == int(Exit.INTERRUPTED)
 
 
 @pytest.mark.parametrize("state", ["active", "activating", "deactivating", "reloading"])

@@ -18,8 +18,7 @@ def perform(op: Operation, request: dict[str, Any]) -> None:
         else:
             restore.restore(op, restore.Wish(**request["wish"]))
     except SwitchyardError as error:
-        op.fail(error)
-        op.say(f"FAILED: {error.message}")
+        op.give_up(error)
 
 
 def _back_up(op: Operation, kind: str) -> None:

@@ -69,8 +69,7 @@ def restore(op: Operation, wish: Wish) -> None:
                 _into_live(op, backup, target, wish.repository)
             op.end("restored")
     except SwitchyardError as error:
-        op.fail(error)
-        op.say(f"FAILED: {error.message}")
+        op.give_up(error)
         if op.lease is not None and error.code is not Exit.INTERRUPTED:
             op.end("failed")
 

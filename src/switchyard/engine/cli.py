@@ -192,8 +192,7 @@ def _perform(arguments: argparse.Namespace) -> int:
             perform(op, request)
     except SwitchyardError as error:
         # The end could not be written either (a full disk, say); recovery, which runs next, writes it.
-        op.fail(error)
-        op.say(f"FAILED: {error.message}")
+        op.give_up(error)
         raise
     op.write_result()
     return op.result.code

@@ -118,8 +118,7 @@ def _probation(op: Operation, record: Record) -> None:
 
 def _failed(op: Operation, error: SwitchyardError) -> None:
     """Write how it ended. A lease that was taken over has a new owner, who writes the end."""
-    op.fail(error)
-    op.say(f"FAILED: {error.message}")
+    op.give_up(error)
     if error.code is Exit.INTERRUPTED:
         return
     if op.lease is None:

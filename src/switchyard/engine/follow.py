@@ -1,6 +1,7 @@
 """Starts an operation as a unit of its own and follows it; losing the follower loses nothing."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 from switchyard.engine import lease as leases
 from switchyard.engine.effects import query, replace_file, run
 from switchyard.engine.layout import OPERATION_LOGS, REQUESTS, AppPaths
-from switchyard.engine.operation import Result, read_result
+from switchyard.engine.operation import FAILED, Result, read_result
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import check_operation, new_operation
 
@@ -19,6 +20,8 @@ BESIDE = ("backup", "drill", "scratch")
 """Operations that change nothing that is live, so they go on beside a release."""
 
 _LONGEST = 24 * 3600
+_UNKNOWN_ANSWERS = 5
+"""How often nothing may be found of an operation that was started, at least a second each, before it counts as lost."""
 _POLL = 0.02
 
 
@@ -52,8 +55,8 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = 
             f"--unit=switchyard-{operation}",
             f"--description=Switchyard {kind} of {paths.name}",
             f"--property=ExecStopPost={engine} recover --app {paths.name} --after {operation}",
-            f"--property=StandardOutput=append:{log}",
-            f"--property=StandardError=append:{log}",
+            f"--property=StandardOutput={_output(log)}",
+            "--property=StandardError=inherit",
             f"--property=RuntimeMaxSec={_LONGEST}",
             engine,
             "perform",
@@ -66,6 +69,13 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = 
     if started.code != 0 and "already" not in started.err:
         raise SwitchyardError(f"systemd cannot start the operation: {started.reason}.")
     return operation
+
+
+def _output(log: Path) -> str:
+    """Where the unit's words go: systemd does not start a unit without its log, and a rollback shall not need one."""
+    room = os.statvfs(log.parent)
+    full = (room.f_files and not room.f_favail) or room.f_flag & os.ST_RDONLY
+    return "journal" if full else f"append:{log}"
 
 
 def is_known(paths: AppPaths, operation: str) -> bool:
@@ -81,18 +91,19 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
         result = read_result(paths, operation)
         text = _read_from(log, offset)
         # With a result the last lines are there, too: the result is written after them.
+        there = False
         if result is None and time.monotonic() > deadline:
-            # Read again after asking systemd: it may have been written in between.
-            result = (_lost(operation) if log.exists() else None) and (
-                read_result(paths, operation) or _lost(operation)
-            )
+            there = _is_there(operation)
+            if not there and log.exists():
+                # Read again after asking systemd: it may have been written in between.
+                result = read_result(paths, operation) or _lost(operation)
         if result is not None or time.monotonic() > deadline:
             whole = text[: text.rfind(b"\n") + 1] if result is None else text
             return {
                 "op": operation,
                 "offset": offset + len(whole),
                 "lines": whole.decode(errors="replace").splitlines(),
-                "known": result is not None or is_known(paths, operation),
+                "known": there or result is not None or is_known(paths, operation),
                 "done": result is not None,
                 "result": result,
             }
@@ -100,8 +111,8 @@ def follow(paths: AppPaths, operation: str, offset: int, wait: float) -> dict[st
 
 
 def to_end(paths: AppPaths, operation: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Follow an operation on this host to its end, handing on each line; returns its result."""
-    offset = 0
+    """Follow an operation that was started on this host to its end, handing on each line; returns its result."""
+    offset = unknown = 0
     while True:
         seen = follow(paths, operation, offset, 1.0)
         offset = seen["offset"]
@@ -109,14 +120,23 @@ def to_end(paths: AppPaths, operation: str, say: Callable[[str], None]) -> dict[
             say(line)
         if seen["done"]:
             return dict(seen["result"])
+        unknown = 0 if seen["known"] else unknown + 1
+        if unknown > _UNKNOWN_ANSWERS:
+            return _lost(operation)
 
 
-def _lost(operation: str) -> dict[str, Any] | None:
-    """A result for a unit that is gone and left none, because even its recovery could not write; None while it runs."""
+def _is_there(operation: str) -> bool:
+    """Tell whether the operation's unit runs, or what follows on it."""
     state = query(["systemctl", "show", "--property=ActiveState", "--value", f"switchyard-{operation}"]).out.strip()
-    if state not in ("inactive", "failed"):
-        return None
-    message = "The operation died and could not leave its result: 'switchyard recover', then 'switchyard status'."
+    return state not in ("inactive", "failed")
+
+
+def _lost(operation: str) -> dict[str, Any]:
+    """A result, with the last reason, for a unit that left none because even its recovery could not write."""
+    log = _read_from(OPERATION_LOGS / f"{operation}.log", 0).decode(errors="replace")
+    reasons = [line.partition(FAILED)[2] for line in log.splitlines() if FAILED in line]
+    reason = reasons[-1] if reasons else "The operation died."
+    message = f"{reason} It could not leave its result: 'switchyard recover', then 'switchyard status'."
     return asdict(Result(operation, "", int(Exit.INTERRUPTED), message))
 
 

@@ -99,8 +99,7 @@ def perform(op: Operation, order: Order) -> None:
         if order.verb == "watch":
             _watch(op, order)
     except SwitchyardError as error:
-        op.fail(error)
-        op.say(f"FAILED: {error.message}")
+        op.give_up(error)
 
 
 def merge(ledger: Ledger, events: list[dict[str, Any]]) -> None:

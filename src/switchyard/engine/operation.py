@@ -16,6 +16,9 @@ from switchyard.engine.lease import Lease
 from switchyard.engine.ledger import Ledger
 from switchyard.errors import SwitchyardError
 
+FAILED = "FAILED: "
+"""What begins the reason for an operation's end in its log."""
+
 _NEWS: dict[str, tuple[str, Severity]] = {
     "live": ("live", "info"),
     "rolled back": ("live", "warning"),
@@ -171,6 +174,11 @@ class Operation:
         self.result.code = int(error.code)
         self.result.message = error.message
         self.result.details = error.details
+
+    def give_up(self, error: SwitchyardError) -> None:
+        """Put an error into the result, and tell the operator."""
+        self.fail(error)
+        self.say(FAILED + error.message)
 
     def write_result(self) -> None:
         """Leave the result where followers look for it."""

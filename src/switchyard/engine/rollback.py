@@ -44,8 +44,7 @@ def rollback(op: Operation, wanted: str) -> None:
                 )
                 op.end("rolled back")
     except SwitchyardError as error:
-        op.fail(error)
-        op.say(f"FAILED: {error.message}")
+        op.give_up(error)
         if op.lease is not None and error.code is not Exit.INTERRUPTED:
             with op.exclusively(wait=30):
                 op.end("failed")
