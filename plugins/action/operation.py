@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import socket
 from typing import Any
 
@@ -24,20 +25,28 @@ class ActionModule(ActionBase):
     """`switchyard.stack.operation`: see the module of the same name for its documentation."""
 
     TRANSFERS_FILES = False
-    _supports_check_mode = False
+    _supports_check_mode = True
     _supports_async = False
-    _VALID_ARGS = frozenset({"app", "words"})
+    _VALID_ARGS = frozenset({"app", "words", "order"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Start, follow, and report how it ended."""
         super().run(tmp, task_vars)
         host = (task_vars or {})["inventory_hostname"]
         words = [str(word) for word in self._task.args["words"]]
+        order = self._task.args.get("order")
+        given = json.dumps(order) if order else ""
+        if self._task.check_mode and not order:
+            return {"skipped": True, "msg": "Nothing is started in check mode."}
         words += ["--who", f"{getpass.getuser()}@{socket.gethostname()}"]
         transport = AnsibleTransport(host, lambda: self._connection)
         try:
+            if self._task.check_mode:
+                plan = fleet.ask(transport, [*words, "--check", "--json"], given)
+                display.display(f"  {plan['message']}")
+                return {"changed": plan["changed"], "msg": plan["message"]}
             result = fleet.operate(
-                transport, words, "", str(self._task.args["app"]), lambda line: display.display(f"  {host} {line}")
+                transport, words, given, str(self._task.args["app"]), lambda line: display.display(f"  {host} {line}")
             )
         except ConnectionLost as error:
             return {"failed": True, "unreachable": True, "msg": f"{host} cannot be reached: {error}."}

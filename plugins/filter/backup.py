@@ -11,7 +11,7 @@ from ansible_collections.switchyard.stack.plugins.plugin_utils.source import mak
 
 make_importable()
 
-from switchyard.control import backup
+from switchyard.control import backup, refresh
 from switchyard.data import image
 from switchyard.errors import SwitchyardError
 
@@ -39,6 +39,14 @@ def backup_units(jobs: Any, name: str) -> list[dict[str, str]]:
     return backup.units(_plain(jobs), str(name))
 
 
+def backup_refresh_order(values: Any) -> dict[str, Any]:
+    """Make the order that refreshes one environment with another one's data."""
+    try:
+        return refresh.order(_plain(values))
+    except SwitchyardError as error:
+        raise AnsibleFilterError(error.message) from error
+
+
 class FilterModule:
     """Offers the filters."""
 
@@ -49,4 +57,5 @@ class FilterModule:
             "backup_dockerfile": backup_dockerfile,
             "backup_files": backup_files,
             "backup_units": backup_units,
+            "backup_refresh_order": backup_refresh_order,
         }

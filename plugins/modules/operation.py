@@ -20,10 +20,14 @@ options:
     type: list
     elements: str
     required: true
+  order:
+    description:
+      - What the verb reads on standard input, which may hold secrets. A verb that takes one knows C(--check).
+    type: dict
 attributes:
   check_mode:
-    description: Nothing is started, and the task is skipped.
-    support: none
+    description: With O(order) the verb tells what it would do, or what would stop it; others are skipped.
+    support: partial
   diff_mode:
     description: There is nothing to show.
     support: none

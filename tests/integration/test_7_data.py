@@ -1,15 +1,21 @@
 """Backups and restores on a real database: what a small team needs on its worst day, each thing once."""
 
 import json
+import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import yaml
 
+from switchyard.data.repositories import SECRET_KEYS
 from tests.database import PASSPHRASE, Database
 from tests.integration.conftest import APP, Environment
+from tests.keeper import Keeper
 
 ROWS = 500
 
@@ -170,3 +176,142 @@ def test_no_secret_is_where_others_can_read_it(data: Database) -> None:
         f"find {data.folder} /var/backups/switchyard -type f -perm /077 -exec grep -l canary {{}} +; true"
     )
     assert readable.strip() == ""
+
+
+# Another environment's data
+
+
+@dataclass(frozen=True)
+class Production:
+    """A database of its own on the same host, whose backups also lie on a host that keeps them."""
+
+    data: Database
+    passphrase: str
+    repository: dict[str, Any]
+
+    def configure(self, data: Database, **variables: Any) -> None:
+        """Let the other environment be refreshed with this one's data, and say how it is sanitised."""
+        data.configure(backup_refresh_from=["production"], **variables)
+
+
+MASK: dict[str, Any] = {"covers": ["parcels.recipient"], "sql": "UPDATE parcels SET recipient = 'Recipient ' || id"}
+
+
+@pytest.fixture(scope="module")
+def production(data: Database, released: Environment) -> Iterator[Production]:
+    keeper = Keeper.build(released.bed)
+    repository = keeper.repository() | {"reader": {"private_key": keeper.reader()}}
+    variables = data.project.folder / "inventories" / "group_vars"
+    shutil.rmtree(variables / "env_production")
+    shutil.copytree(variables / "env_local", variables / "env_production")
+    twin = Database(data.project, data.host, "sample-production")
+    passphrase = "canary-91c7-passphrase-of-production"
+    given = {"backup_enabled": True, "backup_passphrase": passphrase, "backup_repositories": [repository]}
+    (variables / "env_production" / "zz_backup.yml").write_text(yaml.safe_dump(given))
+    hosts = variables.parent / "production.yml"
+    hosts.write_text(hosts.read_text().replace("          ansible_host: 203.0.113.20\n", ""))
+    done = data.project.play("provision", "--tags", "backup", env="production")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data.shell(
+        f"docker exec {data.container} pg_dump -U postgres {data.name} | "
+        f"docker exec -i {twin.container} psql -Xq -v ON_ERROR_STOP=1 -U postgres {twin.name}"
+    )
+    twin.sql(
+        "UPDATE parcels SET recipient = 'Realperson ' || id, note = 'from production'; "
+        "COMMENT ON COLUMN parcels.recipient IS 'Who gets it; personal'"
+    )
+    twin.archived()
+    yield Production(twin, passphrase, repository)
+    unit = "switchyard-backup-sample-production"
+    data.shell(
+        f"systemctl disable --now {unit}.target; systemctl stop '{unit}-*.timer'; docker rm -f {twin.container}; "
+        "rm -rf /var/lib/switchyard/postgres/sample-production /etc/switchyard/backup/sample-production.json"
+    )
+
+
+def left_behind(data: Database) -> str:
+    """What a refresh must not leave on the host outside the server."""
+    return data.shell(
+        f"ls /run/switchyard /var/backups/switchyard/{APP}/dumps {data.folder} /var/lib/switchyard/postgres/{APP} "
+        "| grep refresh; docker ps -a --format '{{.Names}}' | grep refresh; true"
+    ).strip()
+
+
+def test_what_is_personal_and_not_sanitised_never_arrives(production: Production, data: Database) -> None:
+    refused = data.project.play("refresh", "-e", "from=production")
+    assert refused.returncode != 0
+    assert "does not let its data be replaced by production's" in " ".join((refused.stdout + refused.stderr).split())
+    production.configure(data, backup_refresh_sanitise=[{"sql": "UPDATE parcels SET note = ''"}])
+    before = data.sql("SELECT count(*) FROM parcels")
+    refused = data.project.play("refresh", "-e", "from=production")
+    assert refused.returncode != 0
+    said = " ".join((refused.stdout + refused.stderr).split())
+    assert "Nothing sanitises these personal columns: public.parcels.recipient." in said
+    assert "the database before serves on" in said
+    # One that changes nothing is no cover either.
+    idle = MASK | {"sql": "UPDATE parcels SET note = ''"}
+    production.configure(data, backup_refresh_sanitise=[idle])
+    refused = data.project.play("refresh", "-e", "from=production")
+    assert "left it exactly as it was" in " ".join((refused.stdout + refused.stderr).split())
+    assert data.sql("SELECT count(*) FROM parcels") == before
+    assert data.sql("SELECT count(*) FROM parcels WHERE recipient ~ 'Realperson'") == "0"
+    assert left_behind(data) == ""
+
+
+def test_production_itself_is_never_refreshed(production: Production, data: Database) -> None:
+    repository = {key: value for key, value in production.repository.items() if key not in SECRET_KEYS}
+    secrets = {
+        "passphrase": production.passphrase,
+        "private_key": production.repository["reader"]["private_key"],
+        "known_hosts": production.repository["known_hosts"],
+    }
+    order = {"source": "elsewhere", "host": "local-1", "database": data.name, "repository": repository}
+    order |= {"secrets": secrets, "sanitise": [MASK]}
+    for change, sentence in (
+        ({}, "is the very one that elsewhere backs up"),
+        ({"host": "x-1"}, "calls itself local-1"),
+    ):
+        done = data.host.exec(
+            ["switchyard", "refresh-data", "sample-production", "--check"],
+            stdin=json.dumps(order | change),
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode != 0
+        assert sentence in done.stderr
+
+
+def test_a_refresh_brings_sanitised_data_and_nothing_else(
+    production: Production, data: Database, released: Environment
+) -> None:
+    production.configure(data, backup_refresh_sanitise=[MASK])
+    planned = data.project.play("refresh", "-e", "from=production", "--check")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "would be refreshed from" in planned.stdout
+    data.sql("UPDATE parcels SET note = 'from before'")
+    plan = {"step": "refresh.rename", "nth": 1, "when": "after", "how": "kill"}
+    data.host.exec(["sh", "-c", "umask 077; cat > /run/switchyard/fault.json"], stdin=json.dumps(plan))
+    killed = data.project.play("refresh", "-e", "from=production")
+    assert killed.returncode != 0, killed.stdout
+    assert status_of(released.url + "api/v1/parcels") == 200
+    assert data.sql("SELECT DISTINCT note FROM parcels") == "from before"
+    assert left_behind(data) == ""
+
+    done = data.project.play("refresh", "-e", "from=production", "-vvv")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "has the data of production as of" in done.stdout
+    key = str(production.repository["reader"]["private_key"]).splitlines()[1]
+    assert [secret for secret in (key, production.passphrase) if secret in done.stdout + done.stderr] == []
+    assert data.count_secrets(key) == 0
+    assert data.sql("SELECT DISTINCT note FROM parcels") == "from production"
+    assert data.sql("SELECT count(*) FROM parcels WHERE recipient !~ '^Recipient '") == "0"
+    assert status_of(released.url + "api/v1/parcels") == 200
+    assert left_behind(data) == ""
+    # Not one page of the server here, and nothing that it archived, ever held a personal value.
+    data.sql("CHECKPOINT")
+    assert data.shell(f"grep -rl Realperson /var/lib/switchyard/postgres/{APP}; true").strip() == ""
+    event = json.loads(data.shell(f"grep '\"refresh\"' /var/lib/switchyard/{APP}/ledger.jsonl | tail -n 1"))
+    assert (event["subject"], event["outcome"], event["columns"]) == ("production", "refreshed", 1)
+    assert data.operation("backup")["code"] == 0
+    removed = json.loads(data.engine("restore-forget", APP, "--json").stdout)["removed"]
+    assert removed == ["database sample_before_refresh"]

@@ -52,6 +52,7 @@ SELECTORS = {
     "run_url": "",
     "type": "incr, full",
     "to": "",
+    "from": "",
     "into": "scratch, live",
     "repository": "",
     "confirm": "",

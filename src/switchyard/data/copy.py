@@ -33,6 +33,8 @@ class Copy:
     folder: Path
     memory_mb: int = 0
     """0: as much as it likes."""
+    shared: tuple[tuple[Path, str], ...] = ()
+    """Directories of the host that it may write to, and where it sees them."""
 
     # Before it is there
 
@@ -84,6 +86,7 @@ class Copy:
             (self.folder, self.backup.data_path, ""),
             (self.backup.configuration, INSIDE, ",readonly"),
             (self.backup.local, LOCAL_INSIDE, ",readonly"),
+            *((source, target, "") for source, target in self.shared),
         ]
         return [
             *("docker", "run", "--name", name, "--init", f"--network={network}", f"--user={uid}:{uid}"),

@@ -37,6 +37,12 @@ def quoted(text: str) -> str:
     return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
 
 
+def identifier(name: str) -> str:
+    """A name as an SQL identifier."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
 def sql(
     container: str, statement: str, *, step: str, database: str = "postgres", timeout: float = 60.0
 ) -> list[list[str]]:

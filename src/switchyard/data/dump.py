@@ -3,11 +3,11 @@
 from switchyard.data import backup as backups
 from switchyard.data import database, drill, state
 from switchyard.data.copy import Copy
+from switchyard.data.repositories import DUMPS_INSIDE
 from switchyard.data.settings import Backup
 from switchyard.engine.effects import run
 from switchyard.errors import SwitchyardError
 
-INSIDE = "/var/lib/dumps"
 _SECONDS = 6 * 3600.0
 
 
@@ -21,13 +21,13 @@ def dump(backup: Backup, say: backups.Say) -> str:
         common = ("--username=postgres",)
         database.inside(
             backup.container,
-            *("pg_dump", *common, "--format=custom", f"--dbname={backup.database}", f"--file={INSIDE}/{new}"),
+            *("pg_dump", *common, "--format=custom", f"--dbname={backup.database}", f"--file={DUMPS_INSIDE}/{new}"),
             step="dump.write",
             timeout=_SECONDS,
         )
         database.inside(
             backup.container,
-            *("pg_dumpall", *common, "--globals-only", f"--file={INSIDE}/globals.sql.new"),
+            *("pg_dumpall", *common, "--globals-only", f"--file={DUMPS_INSIDE}/globals.sql.new"),
             step="dump.globals",
         )
         copy.require_space(sum(path.stat().st_size for path in backup.dumps.glob("*.new")) * 8)
@@ -42,7 +42,7 @@ def dump(backup: Backup, say: backups.Say) -> str:
 
 
 def _check(backup: Backup, copy: Copy, name: str) -> int:
-    copy.start_empty([(backup.dumps, INSIDE)])
+    copy.start_empty([(backup.dumps, DUMPS_INSIDE)])
     copy.wait_ready(lambda _: None)
     common = ("--username=postgres",)
     database.inside(
@@ -50,13 +50,21 @@ def _check(backup: Backup, copy: Copy, name: str) -> int:
         "psql",
         *common,
         "--quiet",
-        f"--file={INSIDE}/globals.sql.new",
+        f"--file={DUMPS_INSIDE}/globals.sql.new",
         step="dump.check_globals",
         timeout=600,
     )
     database.inside(
         copy.name,
-        *("pg_restore", *common, "--exit-on-error", "--create", "--dbname=postgres", "--jobs=2", f"{INSIDE}/{name}"),
+        *(
+            "pg_restore",
+            *common,
+            "--exit-on-error",
+            "--create",
+            "--dbname=postgres",
+            "--jobs=2",
+            f"{DUMPS_INSIDE}/{name}",
+        ),
         step="dump.check",
         timeout=_SECONDS,
     )

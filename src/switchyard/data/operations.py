@@ -3,7 +3,7 @@
 from typing import Any
 
 from switchyard.data import backup as backups
-from switchyard.data import drill, restore, settings, state
+from switchyard.data import drill, refresh, restore, settings, source, state
 from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
 
@@ -15,6 +15,8 @@ def perform(op: Operation, request: dict[str, Any]) -> None:
             _back_up(op, str(request.get("type", "incr")))
         elif op.kind == "drill":
             _drill(op, str(request.get("plan", "")))
+        elif op.kind == "refresh-data":
+            refresh.refresh(op, source.parse(request["order"], op.paths.name))
         else:
             restore.restore(op, restore.Wish(**request["wish"]))
     except SwitchyardError as error:

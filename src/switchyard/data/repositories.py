@@ -15,7 +15,8 @@ INSIDE = "/etc/pgbackrest"
 """Where containers see the configuration directory."""
 LOCAL_INSIDE = "/var/lib/pgbackrest"
 SPOOL_INSIDE = "/var/spool/pgbackrest"
-SECRET_KEYS = ("passphrase", "key", "key_secret", "private_key", "known_hosts", "ca")
+DUMPS_INSIDE = "/var/lib/dumps"
+SECRET_KEYS = ("passphrase", "key", "key_secret", "private_key", "known_hosts", "ca", "reader")
 """What the inventory says of a repository and only files on the host may hold."""
 
 
@@ -45,7 +46,7 @@ def files(backup: Backup, given: Sequence[Mapping[str, Any]]) -> list[File]:
     secrets = ["[global]"]
     result: list[File] = []
     for number, (repository, values) in enumerate(zip(backup.repositories, given, strict=True), start=1):
-        _require(repository, values)
+        require(repository, values)
         lines += [f"repo{number}-{key}={value}" for key, value in _options(backup, repository).items()]
         secrets += [f"repo{number}-{key}={value}" for key, value in _secrets(repository, values).items()]
         result += _keys(repository, values)
@@ -138,7 +139,8 @@ def _restic(repository: Repository, values: Mapping[str, Any]) -> list[File]:
     return result
 
 
-def _require(repository: Repository, values: Mapping[str, Any]) -> None:
+def require(repository: Repository, values: Mapping[str, Any]) -> None:
+    """Refuse a repository whose secrets are missing or are no single line; names the key."""
     needed = {"s3": ("key", "key_secret"), "sftp": ("private_key", "known_hosts")}.get(repository.type, ())
     for key in ("passphrase", *needed):
         value = str(values.get(key) or "")

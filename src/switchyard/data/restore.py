@@ -84,7 +84,11 @@ def _info(backup: Backup) -> dict[str, Any]:
     found = docker.inspect(backup.container)
     if found and found["State"]["Running"]:
         return pgbackrest.info(backup.container)
-    helper = Copy(backup, f"{backup.name}-look", backup.folder / "look")
+    return look(Copy(backup, f"{backup.name}-look", backup.folder / "look"))
+
+
+def look(helper: Copy) -> dict[str, Any]:
+    """Ask the repositories from a throw-away container."""
     run(["install", "-d", "-m", "0700", str(helper.folder)], step="restore.look_folder")
     words = ("--output=json", "--log-level-console=error", "info")
     done = run(helper.tool(*words), step="restore.look", timeout=300, check=False)

@@ -154,7 +154,7 @@ def parse(data: object, where: str) -> Backup:
     _ = backup.name
     names = [repository.name for repository in backup.repositories]
     for repository in backup.repositories:
-        _check(repository, f"{where}.repositories")
+        check_repository(repository, f"{where}.repositories")
     if len(set(names)) != len(names):
         raise SwitchyardError(f"{where}.repositories: two have the same name.", Exit.USAGE)
     if not names or backup.repositories[0].off_site or any(not r.off_site for r in backup.repositories[1:]):
@@ -164,7 +164,9 @@ def parse(data: object, where: str) -> Backup:
     return backup
 
 
-def _check(repository: Repository, where: str) -> None:
+def check_repository(repository: Repository, where: str) -> None:
+    """Refuse a repository that lacks something, or has what could be mistaken; names the key and the rule."""
+
     def require(condition: bool, key: str, rule: str) -> None:
         if not condition:
             raise SwitchyardError(f"{where}.{repository.name}.{key}: {rule}.", Exit.USAGE)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from switchyard.engine.verb import VerbAdder, app_name, follow_options, launch, show
+from switchyard.engine.verb import VerbAdder, app_name, follow_options, launch, read_input, show
 
 JOBS = ("heartbeat", "archive", "daily", "weekly", "dump", "drill")
 
@@ -30,7 +30,11 @@ def add_verbs(verb: VerbAdder) -> None:
     child.add_argument("--repository", default="", help="from this one only")
     child.add_argument("--confirm", default="", help="the host's name, to replace the live database")
     _operation(child)
-    verb("restore-forget", _forget, "remove the data that restores in place kept")
+    text = "refresh the data with another environment's, sanitised; the order is JSON on standard input"
+    child = verb("refresh-data", _refresh, text)
+    child.add_argument("--check", action="store_true", help="only tell what would be done, or what would stop it")
+    _operation(child)
+    verb("restore-forget", _forget, "remove the data that restores in place and refreshes kept")
     verb("scratch-remove", _scratch_remove, "remove the restored copy")
     child = verb("restore-files", _files, "restore uploaded files and dumps into a directory beside the live ones")
     child.add_argument("--repository", default="", help="from this one; default: the one on this host")
@@ -105,10 +109,24 @@ def _restore(arguments: argparse.Namespace) -> int:
     return _launch(arguments, "scratch" if wish.into == "scratch" else "restore", wish=vars(wish))
 
 
-def _forget(arguments: argparse.Namespace) -> int:
-    from switchyard.data import restore, settings
+def _refresh(arguments: argparse.Namespace) -> int:
+    from switchyard.data import refresh, settings, source
+    from switchyard.engine.layout import load_host
 
-    removed = restore.forget(settings.load(app_name(arguments.app)))
+    data, backup = read_input(), settings.load(app_name(arguments.app))
+    order = source.parse(data, backup.name)
+    if arguments.check:
+        message = refresh.check(backup, order, load_host().name)
+        show(arguments, {"changed": True, "message": message}, message)
+        return 0
+    return _launch(arguments, "refresh-data", order=data)
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    from switchyard.data import restore, settings, succession
+
+    backup = settings.load(app_name(arguments.app))
+    removed = [*restore.forget(backup), *succession.forget(backup)]
     show(arguments, {"removed": removed}, f"removed {', '.join(removed)}" if removed else "nothing is kept")
     return 0
 

@@ -120,6 +120,23 @@ def migrate(op: Operation, record: Record, decision: str) -> None:
     _conclude(op, one_shot, migration, before, code)
 
 
+def bring_up(op: Operation, record: Record) -> None:
+    """Run a release's migration on a database that came from elsewhere; the ledger is neither asked nor told.
+
+    Raises `SwitchyardError` (migration) with the migration's own last lines when it fails.
+    """
+    migration = record.request.migration
+    if migration is None:
+        return
+    one_shot = _Run(op, record)
+    op.say(f"migrate: running {' '.join(migration.command)} of {record.id}")
+    code = _run_patiently(op, one_shot, migration, one_shot.current(migration))
+    log = one_shot.log()
+    one_shot.remove()
+    if code != 0:
+        raise SwitchyardError(f"The migration of {record.id} failed with exit code {code}.", Exit.MIGRATION, log)
+
+
 def _run_patiently(op: Operation, one_shot: _Run, migration: Migration, before: str) -> int:
     """Run the migration; again, a few times, when all that happened is that it waited too long for a lock.
 

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from switchyard.data import exchange
+from switchyard.data import exchange, succession
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, edge, handover, phases, ports, records, rejoin
 from switchyard.engine import lease as leases
@@ -123,8 +123,9 @@ def _settle_edge(_paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say)
 
 
 def _settle_database(paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say) -> None:
-    """A restore that died leaves one whole database, the old one or the new one."""
+    """A restore or a refresh that died leaves one whole database, the old one or the new one."""
     exchange.settle(paths, say)
+    succession.settle(paths, say)
 
 
 def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
