@@ -265,7 +265,7 @@ def test_production_itself_is_never_refreshed(production: Production, data: Data
         "private_key": production.repository["reader"]["private_key"],
         "known_hosts": production.repository["known_hosts"],
     }
-    order = {"source": "elsewhere", "host": "local-1", "database": data.name, "repository": repository}
+    order: dict[str, Any] = {"source": "elsewhere", "host": "local-1", "database": data.name, "repository": repository}
     order |= {"secrets": secrets, "sanitise": [MASK]}
     for change, sentence in (
         ({}, "is the very one that elsewhere backs up"),

@@ -227,7 +227,17 @@ def test_one_environment_never_needs_anothers_secrets(project: Project) -> None:
     assert project.contacted, out
 
 
-@pytest.mark.parametrize("playbook", ["deploy.yml", "provision.yml"])
+def test_a_refresh_that_the_inventory_does_not_allow_asks_no_host(project: Project) -> None:
+    words = ("-e", "env=staging", "-e", "from=production")
+    out = refused(project, *words, playbook="refresh.yml")
+    assert "staging does not let its data be replaced by production's" in out
+    (project.staging / "zz_refresh.yml").write_text("---\nbackup_refresh_from: [production]\n")
+    (project.inventories / "group_vars" / "env_production" / "vault.yml").write_text(VAULT)
+    out = refused(project, *words, playbook="refresh.yml")
+    assert "production has no place away from its host" in out
+
+
+@pytest.mark.parametrize("playbook", ["deploy.yml", "provision.yml", "refresh.yml"])
 def test_entry_points_parse_without_an_environment(project: Project, playbook: str) -> None:
     code, out = project.play("--syntax-check", playbook=playbook)
     assert code == 0, out

@@ -252,7 +252,7 @@ def _exchange(op: Operation, backup: Backup) -> None:
         op.say("exchange: users get 503 from here on")
         maintenance.enter(op)
     live, coming, former = backup.database, succession.coming(backup), succession.former(backup)
-    succession.rename(backup, (live, former), (coming, live))
+    succession.swap(backup, (live, former), (coming, live))
 
 
 def _serve(op: Operation) -> str:

@@ -105,7 +105,7 @@ def drop(backup: Backup, name: str) -> None:
     database.sql(backup.container, statement, step="refresh.drop", timeout=600)
 
 
-def rename(backup: Backup, *pairs: tuple[str, str]) -> None:
+def swap(backup: Backup, *pairs: tuple[str, str]) -> None:
     """Rename databases, all or none; those who are connected to them are sent away."""
     old = ", ".join(database.quoted(name) for name, _ in pairs)
     send_away = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({old})"  # noqa: S608 - through quoted()
@@ -140,7 +140,7 @@ def undo(backup: Backup, say: backups.Say) -> None:
         pairs = [(former(backup), backup.database)]
         if exists(backup, backup.database):
             pairs.insert(0, (backup.database, coming(backup)))
-        rename(backup, *pairs)
+        swap(backup, *pairs)
         say(f"refresh: {backup.database} is the database before again")
     drop(backup, coming(backup))
 
