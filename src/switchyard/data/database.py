@@ -3,10 +3,13 @@
 from switchyard.engine.effects import CommandFailed, Completed, run
 from switchyard.errors import SwitchyardError
 
+# The heartbeat does this each minute, and whoever begins archiving does it, too: one after the other.
 _PREPARE = """
+SELECT pg_advisory_lock(5432017);
 SELECT 'CREATE DATABASE switchyard_ops' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'switchyard_ops')
 \\gexec
 \\connect switchyard_ops
+SELECT pg_advisory_lock(5432017);
 REVOKE ALL ON DATABASE switchyard_ops FROM PUBLIC;
 CREATE TABLE IF NOT EXISTS heartbeat (
   one boolean PRIMARY KEY DEFAULT true CHECK (one), at timestamptz NOT NULL, lsn pg_lsn NOT NULL, release text NOT NULL
