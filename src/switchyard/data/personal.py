@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from switchyard.errors import Exit, SwitchyardError
 
-_NAME = re.compile(r"([^.\s]+\.)?[^.\s]+\.[^.\s]+")
+_NAME = re.compile(r"([^.]+\.)?[^.]+\.[^.]+")
 
 # Every column of the application's tables, and whether its comment says that it is personal.
 COLUMNS = """

@@ -5,7 +5,6 @@ whoever finds the marker of a dead refresh brings that one back and removes the 
 """
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from switchyard.engine.effects import replace_file, run
 from switchyard.engine.layout import AppPaths, load_host
 from switchyard.errors import SwitchyardError
 
-_RENAME_TRIES = 10
 _FOLDER = "refresh"
 
 
@@ -106,21 +104,15 @@ def drop(backup: Backup, name: str) -> None:
 
 
 def swap(backup: Backup, *pairs: tuple[str, str]) -> None:
-    """Rename databases, all or none; those who are connected to them are sent away."""
-    old = ", ".join(database.quoted(name) for name, _ in pairs)
-    send_away = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({old})"  # noqa: S608 - through quoted()
+    """Rename databases, all or none; those who are connected are sent away, and nobody comes back in between."""
     names = [(database.identifier(name), database.identifier(new)) for name, new in pairs]
-    statements = "".join(f"ALTER DATABASE {name} RENAME TO {new};\n" for name, new in names)
-    for attempt in range(1, _RENAME_TRIES + 1):
-        try:
-            database.sql(backup.container, f"{send_away};\nBEGIN;\n{statements}COMMIT;", step="refresh.rename")
-        except SwitchyardError:
-            # Somebody came back between the two statements.
-            if attempt == _RENAME_TRIES:
-                raise
-            time.sleep(0.5)
-        else:
-            return
+    old = ", ".join(database.quoted(name) for name, _ in pairs)
+    close = "".join(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false;\n" for name, _ in names)
+    send_away = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname IN ({old});\n"  # noqa: S608 - through quoted()
+    renames = "".join(f"ALTER DATABASE {name} RENAME TO {new};\n" for name, new in names)
+    reopen = "".join(f"ALTER DATABASE {new} ALLOW_CONNECTIONS true;\n" for _, new in names)
+    statements = f"{close}{send_away}BEGIN;\n{renames}{reopen}COMMIT;"
+    database.sql(backup.container, statements, step="refresh.rename")
 
 
 def clean(backup: Backup) -> None:
@@ -136,6 +128,10 @@ def undo(backup: Backup, say: backups.Say) -> None:
     """Have the data as it was before a refresh that failed or died. Safe to repeat; `conclude` comes after it."""
     clean(backup)
     exchange.start_database(backup, say)
+    if exists(backup, backup.database):
+        # It was closed for the renames, perhaps.
+        name = database.identifier(backup.database)
+        database.sql(backup.container, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true", step="refresh.reopen")
     if read(backup).stage == "renaming" and exists(backup, former(backup)):
         pairs = [(former(backup), backup.database)]
         if exists(backup, backup.database):
