@@ -12,11 +12,6 @@ install -d -m 0700 -o keeper -g keeper /home/keeper/.ssh /srv/backups
 [ -e /root/keeper ] || ssh-keygen -q -t ed25519 -N '' -C keeper -f /root/keeper
 install -m 0600 -o keeper -g keeper /root/keeper.pub /home/keeper/.ssh/authorized_keys
 """
-_READER = """
-set -e
-[ -e /root/reader ] || ssh-keygen -q -t ed25519 -N '' -C reader -f /root/reader
-printf 'restrict,command="internal-sftp -R" %s\n' "$(cat /root/reader.pub)" >> /home/keeper/.ssh/authorized_keys
-"""
 
 
 @dataclass(frozen=True)
@@ -35,11 +30,6 @@ class Keeper:
     def admit(self) -> None:
         """Let the key in."""
         self.host.exec(["sh", "-c", _SETUP])
-
-    def reader(self) -> str:
-        """A private key whose login can read everything here and write nothing."""
-        self.host.exec(["sh", "-c", _READER])
-        return self.host.exec(["cat", "/root/reader"]).stdout
 
     def lock_out(self) -> None:
         """Let the key in no more, as when a credential has expired."""

@@ -15,7 +15,7 @@ import yaml
 from switchyard.data.repositories import SECRET_KEYS
 from tests.database import PASSPHRASE, Database
 from tests.integration.conftest import APP, Environment
-from tests.keeper import Keeper
+from tests.s3 import Store
 
 ROWS = 500
 
@@ -183,11 +183,12 @@ def test_no_secret_is_where_others_can_read_it(data: Database) -> None:
 
 @dataclass(frozen=True)
 class Production:
-    """A database of its own on the same host, whose backups also lie on a host that keeps them."""
+    """A database of its own on the same host, whose backups also lie in a bucket."""
 
     data: Database
     passphrase: str
     repository: dict[str, Any]
+    store: Store
 
     def configure(self, data: Database, **variables: Any) -> None:
         """Let the other environment be refreshed with this one's data, and say how it is sanitised."""
@@ -199,8 +200,14 @@ MASK: dict[str, Any] = {"covers": ["parcels.recipient"], "sql": "UPDATE parcels 
 
 @pytest.fixture(scope="module")
 def production(data: Database, released: Environment) -> Iterator[Production]:
-    keeper = Keeper.build(released.bed)
-    repository = keeper.repository() | {"reader": {"private_key": keeper.reader()}}
+    with Store(str(next(released.bed.subnet.hosts()))) as store:
+        reader = dict(zip(("key", "key_secret"), store.admit("reader", "s3:GetObject", "s3:ListBucket"), strict=True))
+        repository = store.repository(store.admit("writer")) | {"reader": reader}
+        yield from provisioned_production(data, store, repository)
+
+
+def provisioned_production(data: Database, store: Store, repository: dict[str, Any]) -> Iterator[Production]:
+    """Provision it, give it the application's tables, and people; take it away again."""
     variables = data.project.folder / "inventories" / "group_vars"
     shutil.rmtree(variables / "env_production")
     shutil.copytree(variables / "env_local", variables / "env_production")
@@ -221,12 +228,49 @@ def production(data: Database, released: Environment) -> Iterator[Production]:
         "COMMENT ON COLUMN parcels.recipient IS 'Who gets it; personal'"
     )
     twin.archived()
-    yield Production(twin, passphrase, repository)
+    yield Production(twin, passphrase, repository, store)
     unit = "switchyard-backup-sample-production"
     data.shell(
         f"systemctl disable --now {unit}.target; systemctl stop '{unit}-*.timer'; docker rm -f {twin.container}; "
-        "rm -rf /var/lib/switchyard/postgres/sample-production /etc/switchyard/backup/sample-production.json"
+        "docker network rm sample-production-data; rm -rf /etc/switchyard/backup/sample-production.json "
+        "/var/lib/switchyard/postgres/sample-production /var/lib/switchyard/backup/sample-production "
+        "/var/lib/switchyard/sample-production /var/backups/switchyard/sample-production"
     )
+
+
+def test_database_and_files_go_to_a_bucket_and_come_back(production: Production) -> None:
+    twin, app = production.data, production.data.app
+    uploads = f"/var/lib/switchyard/{app}/volumes/uploads"
+    twin.shell(f"install -d {uploads}; echo an uploaded file > {uploads}/letter")
+    result = twin.operation("backup")
+    assert result["code"] == 0, result
+    kept = production.store.objects()
+    assert [name for name in kept if name.startswith("switchyard/backup/main/") and "/bundle/" in name]
+    assert [name for name in kept if name.startswith("switchyard/files/data/")]
+    result = twin.operation("restore", "--to", "latest", "--into", "scratch", "--repository", "cloud")
+    assert result["code"] == 0, result
+    copied = twin.sql("SELECT count(*) FROM parcels", container=f"{app}-scratch")
+    assert copied == twin.sql("SELECT count(*) FROM parcels") != "0"
+    twin.engine("scratch-remove", app)
+    place = json.loads(twin.engine("restore-files", app, "--repository", "cloud", "--json").stdout)["path"]
+    assert twin.shell(f"cat {place}{uploads}/letter") == "an uploaded file\n"
+
+
+def test_a_bucket_that_knows_the_key_no_more_is_named(production: Production) -> None:
+    twin, told = production.data, len(production.data.news())
+    production.store.lock_out("writer")
+    try:
+        good, said = twin.job("daily")
+        _, watched = twin.job("archive")
+    finally:
+        production.store.let_in("writer")
+    assert not good
+    assert "cloud: " in said
+    assert "files to cloud: " in said
+    assert "InvalidAccessKeyId" in said
+    assert "cloud: " in watched
+    assert {"backup.failed", "backup.archive"} <= {news["kind"] for news in twin.news()[told:]}
+    assert twin.job("daily")[0]
 
 
 def left_behind(data: Database) -> str:
@@ -262,9 +306,10 @@ def test_production_itself_is_never_refreshed(production: Production, data: Data
     repository = {key: value for key, value in production.repository.items() if key not in SECRET_KEYS}
     secrets = {
         "passphrase": production.passphrase,
-        "private_key": production.repository["reader"]["private_key"],
-        "known_hosts": production.repository["known_hosts"],
+        "ca": production.repository["ca"],
+        **production.repository["reader"],
     }
+    repository["has_ca"] = True
     order: dict[str, Any] = {"source": "elsewhere", "host": "local-1", "database": data.name, "repository": repository}
     order |= {"secrets": secrets, "sanitise": [MASK]}
     for change, sentence in (
@@ -300,9 +345,10 @@ def test_a_refresh_brings_sanitised_data_and_nothing_else(
     done = data.project.play("refresh", "-e", "from=production", "-vvv")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "has the data of production as of" in done.stdout
-    key = str(production.repository["reader"]["private_key"]).splitlines()[1]
-    assert [secret for secret in (key, production.passphrase) if secret in done.stdout + done.stderr] == []
-    assert data.count_secrets(key) == 0
+    secrets = [production.passphrase, production.repository["key_secret"]]
+    secrets.append(production.repository["reader"]["key_secret"])
+    assert [secret for secret in secrets if secret in done.stdout + done.stderr] == []
+    assert data.count_secrets(*secrets) == 0
     assert data.sql("SELECT DISTINCT note FROM parcels") == "from production"
     assert data.sql("SELECT count(*) FROM parcels WHERE recipient !~ '^Recipient '") == "0"
     assert status_of(released.url + "api/v1/parcels") == 200

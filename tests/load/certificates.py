@@ -18,7 +18,7 @@ def certificate(*names: str) -> tuple[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
-    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+    alternatives = x509.SubjectAlternativeName([entry for name in names for entry in _general_names(name)])
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -37,11 +37,12 @@ def certificate(*names: str) -> tuple[str, str]:
     return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def _general_names(name: str) -> list[x509.GeneralName]:
     try:
-        return x509.IPAddress(ipaddress.ip_address(name))
+        # As a name, too: some clients compare what they were told with names alone.
+        return [x509.IPAddress(ipaddress.ip_address(name)), x509.DNSName(name)]
     except ValueError:
-        return x509.DNSName(name)
+        return [x509.DNSName(name)]
 
 
 def self_signed(directory: Path, protocol: str) -> tuple[ssl.SSLContext, str]:

@@ -9,6 +9,7 @@ from switchyard.data import pgbackrest
 from switchyard.data.pgbackrest import Kept, Target, parse_target
 from switchyard.data.settings import Backup, Repository
 from switchyard.data.targets import decide
+from switchyard.engine.effects import Completed
 from switchyard.errors import SwitchyardError
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -127,6 +128,27 @@ def test_an_error_of_pgbackrest_is_one_printable_sentence() -> None:
         {"repo": [{"key": 1, "status": {"code": 0}}, {"key": 2, "status": {"code": 99, "message": text}}]},
         ["local", "away"],
     ).keys() == {"away"}
+
+
+def test_a_refusal_of_an_s3_service_is_told_in_its_own_words() -> None:
+    text = (
+        "ERROR: [039]: unable to load info file '/x/backup.info' or '/x/backup.info.copy':\n"
+        "       ProtocolError: HTTP request failed with 403 (Forbidden):\n       authorization: <redacted>\n"
+        "       <Error><Code>InvalidAccessKeyId</Code><Message>This key is not in our records.</Message></Error>\n"
+    )
+    told = "the store refuses (InvalidAccessKeyId): This key is not in our records"
+    assert pgbackrest.explain(Completed(39, "", text)) == told
+    assert pgbackrest.readable(f"[ProtocolError] {text}") == told
+
+
+def test_a_repository_that_was_added_later_is_known_to_be_empty() -> None:
+    def repo(key: int, code: int) -> dict[str, Any]:
+        return {"key": key, "status": {"code": code, "message": ""}}
+
+    names = ["local", "cloud", "away"]
+    assert pgbackrest.empty_repositories({"repo": [repo(1, 0), repo(2, 1), repo(3, 99)]}, names) == ["cloud"]
+    assert pgbackrest.empty_repositories({"repo": [repo(1, 0), repo(2, 0), repo(3, 2)]}, names) == ["away"]
+    assert pgbackrest.empty_repositories({}, names) == names
 
 
 def test_the_choice_prefers_the_repository_on_the_host() -> None:

@@ -93,7 +93,7 @@ def archiving(backup: Backup) -> str:
 def prepare(backup: Backup, say: Say, *, check_only: bool = False) -> dict[str, object]:
     """Set the repositories up, let archiving begin, make the first full backup. Safe to repeat."""
     status = archiving(backup)
-    if status == "ready" and _has_full(backup):
+    if status == "ready" and not _without_backup(backup):
         return {"changed": False, "state": "ready", "message": f"{backup.name} archives and has a full backup."}
     if check_only:
         return {"changed": status != "waiting", "state": status, "message": "the first backup would be made"}
@@ -133,8 +133,10 @@ def system_identifier(backup: Backup) -> str:
     return database.one(backup.container, statement, step="backup.identity")
 
 
-def _has_full(backup: Backup) -> bool:
-    return any(one.type == "full" for one in pgbackrest.kept(backup.container))
+def _without_backup(backup: Backup) -> list[str]:
+    """Repositories that answer and hold no backup, such as one that was added later."""
+    stanza = pgbackrest.info(backup.container)
+    return pgbackrest.empty_repositories(stanza, [repository.name for repository in backup.repositories])
 
 
 def take_inventory(backup: Backup) -> None:

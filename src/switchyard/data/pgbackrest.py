@@ -19,6 +19,8 @@ LOCKED = 50
 
 _LABEL = re.compile(r"\d{8}-\d{6}F(_\d{8}-\d{6}[DI])?")
 _POINT = re.compile(r"before-deploy=(\d{1,9})")
+_STORE = re.compile(r"<Code>(\w+)</Code>\s*<Message>([^<]*)</Message>")
+"""How an S3 service says why it refuses."""
 _NOISE = re.compile(r"^[\d: .-]*P\d+\s+(ERROR|WARN): ")
 
 
@@ -98,13 +100,21 @@ def command(container: str, *words: str, step: str, timeout: float = HOURS) -> C
 
 def explain(done: Completed) -> str:
     """The sentence in which pgBackRest says what is wrong, without its clock and codes."""
-    lines = (done.err + "\n" + done.out).splitlines()
+    text = done.err + "\n" + done.out
+    if _STORE.search(text):
+        return readable(text)
+    lines = text.splitlines()
     said = [_NOISE.sub("", line).strip() for line in lines if " ERROR: " in line or line.startswith("ERROR: ")]
     return readable(said[0] if said else done.reason)
 
 
 def readable(text: str) -> str:
-    """An error of pgBackRest in one printable line; a file that cannot be decrypted is quoted by it as bytes."""
+    """An error of pgBackRest in one printable line; a file that cannot be decrypted is quoted by it as bytes.
+
+    Of a request that an S3 service refused, which it quotes whole, only the service's own reason is kept.
+    """
+    if refused := _STORE.search(text):
+        return f"the store refuses ({refused[1]}): {refused[2].rstrip('.')}"
     first = text.split("\nFormatError", maxsplit=1)[0] if "\n" in text else text
     plain = " ".join("".join(c if c.isprintable() else " " for c in first).split())
     if "FormatError" in text or "CryptoError" in text or "unable to flush" in text:
@@ -159,6 +169,14 @@ def repository_problems(stanza: dict[str, Any], names: Sequence[str], *, ignore:
         if status.get("code", 0) not in (0, *ignore) and 0 < int(entry["key"]) <= len(names):
             problems[names[int(entry["key"]) - 1]] = readable(str(status.get("message", "unknown")))
     return problems
+
+
+def empty_repositories(stanza: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """The repositories of an `info` answer that hold no backup; all of them when the stanza was never created."""
+    if not stanza:
+        return list(names)
+    empty = {int(entry["key"]) for entry in stanza.get("repo", []) if entry.get("status", {}).get("code", 0) in NEW}
+    return [name for number, name in enumerate(names, start=1) if number in empty]
 
 
 def wal_files(container: str, repository: int) -> list[str]:
