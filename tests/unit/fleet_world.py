@@ -35,9 +35,10 @@ from switchyard.errors import SwitchyardError
 from switchyard.watch import probes
 from tests.unit.engine_world import _ROOTS, NAME, Clock, FakeHost, modules, request_data
 
-EDGE_1, EDGE_2, APP_1, APP_2, APP_3 = "edge1", "edge2", "app1", "app2", "app3"
+EDGE_1, EDGE_2, APP_1, APP_2, APP_3, DB_1 = "edge1", "edge2", "app1", "app2", "app3", "db1"
 # Loopback addresses, since preflight tries to bind to them.
 ADDRESSES = {APP_1: "127.0.1.1", APP_2: "127.0.1.2", APP_3: "127.0.1.3", EDGE_1: "127.0.2.1", EDGE_2: "127.0.2.2"}
+ADDRESSES |= {DB_1: "127.0.3.1"}
 
 
 class Killed(BaseException):

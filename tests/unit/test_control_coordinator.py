@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from switchyard.control import survey
+from switchyard.data import point
+from switchyard.engine.ledger import Ledger
+from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS
 from switchyard.watch import state
 from tests.unit.engine_world import NAME
-from tests.unit.fleet_world import ADDRESSES, APP_1, APP_2, APP_3, EDGE_1, EDGE_2, Fleet, Killed, make_fleet
+from tests.unit.fleet_world import ADDRESSES, APP_1, APP_2, APP_3, DB_1, EDGE_1, EDGE_2, Fleet, Killed, make_fleet
 
 SMALL = {EDGE_1: ["edge"], APP_1: ["app"], APP_2: ["app"]}
 PAIR = {**SMALL, EDGE_2: ["edge"]}
@@ -108,6 +111,79 @@ def test_the_ledger_is_on_every_host_the_same_and_secrets_are_on_application_hos
     for host, groups in PAIR.items():
         found = [path for path in (pair.root / host).rglob("*") if path.is_file() and b"unseen" in path.read_bytes()]
         assert [path.name for path in found] == (["TOKEN"] if "app" in groups else [])
+
+
+# A database on a host of its own
+
+MIGRATION = {"service": "api", "command": ["up"], "current": ["current"]}
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
+    def make(op: Operation, release: str, *, contracts: bool) -> None:
+        # Elsewhere there is no backup, so nothing is made.
+        if op.host.name == DB_1:
+            op.ledger.append("restore-point", op=op.id, release=release, contracts=contracts)
+
+    monkeypatch.setattr(point, "make", make)
+    with make_fleet(monkeypatch, tmp_path, SMALL | {DB_1: ["db"]}) as fleet:
+        yield fleet
+
+
+def points(fleet: Fleet, host: str) -> list[tuple[str, bool]]:
+    return [(e["release"], e["contracts"]) for e in fleet.history(host) if e["event"] == "restore-point"]
+
+
+def test_its_restore_point_is_made_before_a_migration_that_runs_elsewhere(apart: Fleet) -> None:
+    # What a host of the database alone is asked has nothing to do with instances.
+    apart.machines[APP_1].revisions = ["r1", "r2"]
+    assert apart.deploy("1.0.0", migration=MIGRATION)["code"] == 0, apart.said
+    assert apart.calls.index((DB_1, "point")) < apart.calls.index((APP_1, "migrate"))
+    assert [points(apart, host) for host in (DB_1, EDGE_1, APP_2)] == [[("0001-1.0.0", False)]] * 3
+    assert apart.deploy("1.1.0", migration=MIGRATION, schema_epoch=2)["code"] == 0, apart.said
+    assert points(apart, DB_1) == points(apart, EDGE_1) == [("0001-1.0.0", False), ("0002-1.1.0", True)]
+    # What migrated already needs none.
+    assert apart.deploy("1.1.0", migration=MIGRATION, schema_epoch=2, probation_seconds=1.0)["code"] == 0, apart.said
+    assert len(points(apart, DB_1)) == 2
+    assert [event["event"] for event in apart.history(DB_1)] == ["restore-point", "restore-point"]
+
+
+def test_no_migration_begins_without_it(apart: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart.deploy("1.0.0", migration=MIGRATION)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise SwitchyardError("No restore point could be made.", Exit.MIGRATION)
+
+    monkeypatch.setattr(point, "make", refuse)
+    apart.calls.clear()
+    done = apart.deploy("1.1.0", migration=MIGRATION)
+    assert (done["code"], done["message"].partition(".")[0]) == (Exit.MIGRATION, "db1: No restore point could be made")
+    assert (APP_1, "migrate") not in apart.calls
+    whole(apart, "1.0.0")
+
+
+def test_a_deploy_needs_it_unless_it_is_excused_and_going_back_does_not(apart: Fleet) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        apart.deploy(version, migration=MIGRATION)
+    apart.wires[DB_1].cut = lambda _: "refused"
+    with pytest.raises(SwitchyardError, match=r"db1 .*allow_unreachable=db1"):
+        apart.deploy("1.2.0", migration=MIGRATION)
+    assert apart.rollback()["code"] == 0, apart.said
+    assert apart.deploy("1.2.0", migration=MIGRATION, excused=[DB_1])["code"] == 0, apart.said
+    assert any("db1 cannot be reached, so no restore point" in line for line in apart.said)
+    whole(apart, "1.2.0")
+
+
+def test_what_a_restore_took_back_is_migrated_again(apart: Fleet) -> None:
+    apart.deploy("1.0.0", migration=MIGRATION)
+    until = apart.history(EDGE_1)[0]["time"]
+    with apart.on(DB_1) as paths:
+        Ledger.load(paths).append("restore", op="by-hand", until=until)
+    apart.calls.clear()
+    assert apart.deploy("1.1.0", service={"tag": "1.0.0"}, migration=MIGRATION)["code"] == 0, apart.said
+    assert (DB_1, "point") in apart.calls
+    clean = [e["release"] for e in apart.history(EDGE_1) if e["event"] == "migration" and e["state"] == "clean"]
+    assert clean == ["0001-1.0.0", "0002-1.1.0"]
 
 
 # Going back

@@ -34,6 +34,8 @@ MIXED_SECONDS = 2.0
 CANARY_SECONDS = 60.0
 """How long a step of a canary is watched when the request does not say."""
 
+_OF_DATA = ("restore", "restore-point")
+"""Events of a database's host that the other hosts have to know of."""
 AS_RECORDED = -2
 """Instead of a number of releases to keep: as many as the live one's record says."""
 
@@ -46,8 +48,10 @@ class Coordinator:
     """One operation on all hosts of an environment."""
 
     def __init__(self, members: Sequence[Member], app: str, say: Say, excused: Collection[str] = ()) -> None:
-        hosts = sorted((m for m in members if m.groups & {"app", "edge"}), key=lambda member: member.name)
-        self._members = {member.name: member for member in hosts}
+        named = {member.name: member for member in sorted(members, key=lambda member: member.name)}
+        self._members = {name: member for name, member in named.items() if member.groups & {"app", "edge"}}
+        self._databases = {name: named[name] for name in named.keys() - self._members if "db" in named[name].groups}
+        """Hosts of the database alone: a deploy asks them, and going back does not need them."""
         self._app, self._excused = app, set(excused)
         self._speaking = threading.Lock()
         self._leaving = threading.Lock()
@@ -217,17 +221,21 @@ class Coordinator:
         """What other hosts have in their ledgers and the owner has not, after a host was lost or rebuilt."""
         mine = self._facts[self._owner]["ledger"]
         others = {f["ledger"]["hash"]: name for name, f in self._facts.items() if f["ledger"]["lines"]}
-        texts = [
-            str(ask(self._members[name].transport, ["ledger", self._app, "--json"])["text"])
+        texts = {
+            name: str(ask(self._members[name].transport, ["ledger", self._app, "--json"])["text"])
             for digest, name in others.items()
             if digest != mine["hash"]
-        ]
+        }
         events: dict[str, dict[str, Any]] = {}
-        for line in [line for text in texts for line in text.splitlines()]:
-            if event := chain.parse(line.encode(errors="surrogateescape")):
-                events[line] = event
+        for name, text in texts.items():
+            for line in text.splitlines():
+                event = chain.parse(line.encode(errors="surrogateescape"))
+                # A database's own host has a ledger of its own, of which the others need what became of the data.
+                if event and (name not in self._databases or event["event"] in _OF_DATA):
+                    events[line] = event
         told = sorted(events.values(), key=lambda event: str(event.get("time", "")))
-        return {"events": told, "ledger": max(texts, key=len, default="") if not mine["lines"] else ""}
+        copies = [text for name, text in texts.items() if name not in self._databases]
+        return {"events": told, "ledger": max(copies, key=len, default="") if not mine["lines"] else ""}
 
     def _foreign_records(self) -> dict[str, dict[str, str]]:
         """Records that the owner lacks because it was rebuilt."""
@@ -243,6 +251,7 @@ class Coordinator:
     def deploy(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make `request` live on every host, or leave the old release serving on every host."""
         _require_possible(request, sum("app" in member.groups for member in self._members.values()))
+        self._members |= self._databases
         self._open("deploy", request["who"], request.get("engine", ""))
         public = request | {"secrets": {k: v | {"value": ""} for k, v in request.get("secrets", {}).items()}}
         began = self._begin(request=public)
@@ -261,11 +270,7 @@ class Coordinator:
             return "unchanged"
         self.say(f"preflight: passed; this is release {release}")
         if request.get("migration"):
-            first = self._apps[0]
-            fields = {"verb": "migrate", "release": release, "wanted": request.get("migration_decision", "")}
-            outcome = self._round("migrate", {first: fields})
-            self._note_events(outcome)
-            _require(outcome)
+            self._migrate(release, request.get("migration_decision", ""), began)
         if request.get("rolling") and self._live and len(self._apps) > 1:
             return self._roll(release, new, int(request["rolling"]), float(request.get("drain_seconds", 60.0)))
         self._replace_idle(new, float(request.get("drain_seconds", 60.0)))
@@ -279,6 +284,22 @@ class Coordinator:
                 self._promote(share)
             self._watch(seconds)
         return "live"
+
+    def _migrate(self, release: str, decision: str, began: dict[str, Any]) -> None:
+        """Migrate once, for all; a database on another host gets its restore point first."""
+        first = self._apps[0]
+        apart = [host for host in self._named("db") if host != first]
+        orders = [{first: {"verb": "migrate", "release": release, "wanted": decision, "events": began["schema"]}}]
+        if began["migrates"]:
+            for host in self._away.keys() & self._databases.keys():
+                self.say(f"WARNING: {host} cannot be reached, so no restore point is made before the migration")
+            if apart:
+                point = {"verb": "point", "release": release, "contracts": began["contracts"]}
+                orders.insert(0, dict.fromkeys(apart, point))
+        for order in orders:
+            outcome = self._round("migrate", order)
+            self._note_events(outcome)
+            _require(outcome)
 
     def _prepare(self, request: dict[str, Any], public: dict[str, Any], began: dict[str, Any], new: Colour) -> bool:
         """Records and images on all hosts; tells whether anything has to change."""
@@ -297,6 +318,7 @@ class Coordinator:
         }
         hosts = [*dict.fromkeys(self._apps + self._edges)]
         orders = {h: fields | {"request": request if h in self._apps else public} for h in hosts}
+        orders |= {host: {"verb": "database"} for host in self._named("db") if host not in hosts}
         orders[self._apps[0]]["gate"] = True
         outcomes = self._round("preflight", orders)
         self._note_events(outcomes)

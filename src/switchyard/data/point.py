@@ -8,22 +8,27 @@ from switchyard.errors import Exit, SwitchyardError
 
 
 def before_migration(op: Operation, record: Record) -> None:
+    """Make the point before a release whose migration runs on this host."""
+    make(op, record.id, contracts=record.request.schema_epoch > op.ledger.schema_epoch()[0])
+
+
+def make(op: Operation, release: str, *, contracts: bool) -> None:
     """Make the point that `before-deploy=NUMBER` restores to; does nothing where there is no backup.
 
-    A release that raises the schema epoch gets an incremental backup first, which makes going back quick. Raises
-    `SwitchyardError`: no migration begins that could not be undone.
+    A release that contracts the schema (raises its epoch) gets an incremental backup first, which makes going back
+    quick. Raises `SwitchyardError`: no migration begins that could not be undone.
     """
     backup = settings.find(op.paths.name)
     if backup is None:
         return
     try:
         backups.require_archiving(backup)
-        if record.request.schema_epoch > op.ledger.schema_epoch()[0]:
+        if contracts:
             op.say("migrate: the schema contracts, so a backup comes first")
             with backups.alone(backup, wait=600):
                 for number, repository in enumerate(backup.repositories, start=1):
                     backups.back_up_to(backup, number, repository, "incr", op.say)
-        name = pgbackrest.point_name(record.id)
+        name = pgbackrest.point_name(release)
         statement = (
             f"SELECT pg_create_restore_point('{name}'), "
             "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int, pg_switch_wal()"
@@ -35,6 +40,6 @@ def before_migration(op: Operation, record: Record) -> None:
             f"No restore point could be made before the migration, so it was not begun: {error.message}", Exit.MIGRATION
         ) from error
     point = {"name": name, "lsn": row[0], "timeline": int(row[1]), "made": made}
-    op.ledger.append("restore-point", op=op.id, release=record.id, **point)
-    release = name.rpartition("-")[2]
-    op.say(f"migrate: restore point {name}; restore.yml with -e to=before-deploy={release} goes back there")
+    op.ledger.append("restore-point", op=op.id, release=release, **point)
+    going_back = f"restore.yml with -e to=before-deploy={name.rpartition('-')[2]}"
+    op.say(f"migrate: restore point {name}; {going_back} goes back there")

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from switchyard import PROTOCOL
+from switchyard.data import point, settings
+from switchyard.data.state import require_recent_drill
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, edge, phases, ports, preflight, prune, records, rollback
 from switchyard.engine import lease as leases
 from switchyard.engine.effects import replace_file
 from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.ledger import Ledger
-from switchyard.engine.migrate import migrate
+from switchyard.engine.migrate import is_pending, migrate
 from switchyard.engine.operation import Operation
 from switchyard.engine.order import Order, read_note, require_group, write_note
 from switchyard.engine.probe import ask, judge_health
@@ -81,6 +83,10 @@ def perform(op: Operation, order: Order) -> None:
     """Carry out one order; the result and its `data` go back to the coordinator."""
     try:
         with op.exclusively(wait=10):
+            if order.verb in _OF_DATABASE:
+                # A host of the database alone has its own leases (of restores), and no part in what is live.
+                _OF_DATABASE[order.verb](op, order)
+                return
             if not op.paths.note.is_file():
                 # From here on this host is one of several, and is repaired as such.
                 write_note(op.paths, phases.file_pointer(op.paths) or order.pointer, op.host)
@@ -182,12 +188,17 @@ def _begin_deploy(op: Operation, order: Order, pointer: Pointer | None) -> dict[
         op.end("failed")
         raise
     number = max(phases.next_number(op.paths, op.ledger), order.number + 1)
+    digests = {name: image.digest for name, image in found.items()}
     return {
         "release": release_id(number, request.version),
         "version": request.version,
         "created": records.now(),
-        "digests": {name: image.digest for name, image in found.items()},
+        "digests": digests,
         "architectures": {name: list(image.architectures) for name, image in found.items()},
+        "migrates": is_pending(op.ledger, request, digests),
+        "contracts": request.schema_epoch > op.ledger.schema_epoch()[0],
+        # Whoever migrates may have an older copy of the ledger.
+        "schema": list(op.ledger.of("migration", "restore")),
     }
 
 
@@ -254,7 +265,7 @@ def _preflight(op: Operation, order: Order, request: Request) -> str:
     preflight.require_architecture(request, order.architectures)
     preflight.check_secrets(op.paths, request)
     preflight.check_connections(request, order.hosts)
-    preflight.check_database(op.paths.name)
+    _database(op, order)
     hashed = records.config_hash(request, order.digests, records.salt())
     if live and known and not order.again and phases.is_live(op.paths, live, hashed):
         return ""
@@ -269,6 +280,19 @@ def _preflight(op: Operation, order: Order, request: Request) -> str:
         preflight.check_memory(request, 0)
     preflight.check_ports(op.paths.name, request, _colour_of(order), ports.load(), op.host)
     return hashed
+
+
+def _database(op: Operation, _order: Order) -> None:
+    """Refuse while a database on this host is not healthy, or was not proven to come back lately."""
+    preflight.check_database(op.paths.name)
+    require_recent_drill(settings.find(op.paths.name))
+
+
+def _point(op: Operation, order: Order) -> None:
+    """Make the restore point before a migration that runs on another host, and tell what that wrote into the ledger."""
+    before = len(op.ledger.events)
+    point.make(op, order.release, contracts=order.contracts)
+    op.result.data = {"events": op.ledger.events[before:]}
 
 
 def _colour_of(order: Order) -> Colour:
@@ -427,6 +451,7 @@ _BEGINNINGS: dict[str, Callable[[Operation, Order, Pointer | None], dict[str, An
     "recover": _begin_tidying,
     "prune": _begin_tidying,
 }
+_OF_DATABASE: dict[str, Callable[[Operation, Order], None]] = {"database": _database, "point": _point}
 _VERBS: dict[str, Callable[[Operation, Order], None]] = {
     "prepare": _prepare,
     "migrate": _migrate,

@@ -5,16 +5,18 @@ by that name and takes its result, so no migration is ever started twice or left
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from switchyard.data import indexes, point
 from switchyard.engine import colour, docker, records
 from switchyard.engine.effects import query, run
+from switchyard.engine.ledger import Ledger
 from switchyard.engine.operation import Operation
 from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS
-from switchyard.request import Migration
+from switchyard.request import Migration, Request
 
 _POLL_SECONDS = 0.1
 _LOCK_TRIES = 5
@@ -86,6 +88,14 @@ class _Run:
 
     def remove(self) -> None:
         run(["docker", "rm", "--force", colour.migrate_name(self.record)], step="migrate.remove", check=False)
+
+
+def is_pending(ledger: Ledger, request: Request, digests: Mapping[str, str]) -> bool:
+    """Tell whether these images have something to migrate, as far as the ledger knows."""
+    state = ledger.schema()
+    if request.migration is None:
+        return False
+    return bool(state and state["state"] == "dirty") or digests[request.migration.service] not in ledger.migrated()
 
 
 def migrate(op: Operation, record: Record, decision: str) -> None:

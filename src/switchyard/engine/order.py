@@ -12,7 +12,8 @@ from switchyard.names import AppName, Colour, check_operation
 from switchyard.strict import build
 
 Verb = Literal[
-    "begin", "prepare", "migrate", "start", "drain", "check", "switch", "promote", "watch", "abandon", "end", "settle"
+    "begin", "prepare", "database", "point", "migrate", "start", "drain", "check", "switch", "promote",
+    "watch", "abandon", "end", "settle",
 ]  # fmt: skip
 
 
@@ -35,10 +36,12 @@ class Order:
     records: dict[str, dict[str, str]] = field(default_factory=dict)
     """Release id to the files of its record, for a host that may lack them."""
     events: list[dict[str, Any]] = field(default_factory=list)
-    """begin, end: what other hosts wrote into their copies of the ledger."""
+    """Most verbs: what other hosts wrote into their copies of the ledger. migrate: what is known of the schema."""
     hosts: int = 1
     """prepare: application hosts, for the budget of database connections."""
     release: str = ""
+    contracts: bool = False
+    """point: whether the release contracts the schema, which wants a backup."""
     colour: Colour | None = None
     created: str = ""
     digests: dict[str, str] = field(default_factory=dict)
