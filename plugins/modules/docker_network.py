@@ -20,6 +20,10 @@ options:
     description: Whether the network has no way out.
     type: bool
     default: false
+  bridge:
+    description: Name of a new network's interface on the host, at most 15 characters; left out, Docker chooses one.
+    type: str
+    default: ""
   labels:
     description: Labels of a new network.
     type: dict
@@ -52,6 +56,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "internal": {"type": "bool", "default": False},
+            "bridge": {"type": "str", "default": ""},
             "labels": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -62,7 +67,9 @@ def main() -> None:
     if not module.check_mode:
         labels = [word for key, value in module.params["labels"].items() for word in ("--label", f"{key}={value}")]
         internal = ["--internal"] if module.params["internal"] else []
-        docker.do(f"make the network {name}", "network", "create", *internal, *labels, name)
+        bridge = module.params["bridge"]
+        named = ["--opt", f"com.docker.network.bridge.name={bridge}"] if bridge else []
+        docker.do(f"make the network {name}", "network", "create", *internal, *named, *labels, name)
     module.exit_json(changed=True)
 
 

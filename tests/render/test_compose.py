@@ -156,8 +156,20 @@ def test_a_database_on_another_host_has_the_same_name_and_no_network_of_this_one
     users = {name for name, service in document["services"].items() if "extra_hosts" in service}
     assert "api-1" in users and "web-1" not in users
     assert document["services"]["api-1"]["extra_hosts"] == ["postgres:192.0.2.34"]
-    assert "data" not in document.get("networks", {})
     assert all("data" not in service["networks"] for service in document["services"].values())
+
+
+def test_what_uses_no_database_goes_out_by_another_way_than_to_its_host() -> None:
+    document = compose(API_WEB_DATABASE | {"app_database_address": "192.0.2.34"})
+    aside = {name for name, service in document["services"].items() if "aside" in service["networks"]}
+    assert aside == {"web-1"}
+    assert document["networks"] == {"aside": {"name": "shop-staging-aside", "external": True}}
+    # Docker goes out through the first network by name.
+    assert document["networks"]["aside"]["name"] < "shop-staging-blue_default"
+    bridge = render("app", "__app_aside_bridge", API_WEB_DATABASE)
+    assert bridge.startswith("sya-") and len(bridge) <= 15
+    on_this_host = compose(API_WEB_DATABASE)
+    assert all("aside" not in service["networks"] for service in on_this_host["services"].values())
 
 
 POSTGRES = {"app_name": "shop", "postgres_superuser_password": "x", "postgres_app_password": "y"}

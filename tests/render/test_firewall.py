@@ -48,6 +48,20 @@ def test_other_hosts_are_let_in_by_their_addresses_alone() -> None:
     ]
 
 
+def test_services_without_a_database_do_not_reach_one_on_another_host() -> None:
+    template = "lookup('ansible.builtin.template', 'firewall.nft.j2')"
+    given = NETWORKS | APP | {"app_database_address": "192.0.2.3", "firewall_database_addresses": ["2001:db8::3"]}
+    text = str(render("firewall", template, given))
+    rules = [
+        'iifname "sya-*" ip daddr 192.0.2.3 tcp dport 5432 drop',
+        'iifname "sya-*" ip6 daddr 2001:db8::3 tcp dport 5432 drop',
+    ]
+    assert all(rule in text for rule in rules)
+    # Before what lets containers out.
+    assert text.index(rules[0]) < text.index("fib saddr . iif oif exists")
+    assert "5432" not in str(render("firewall", template, given | EDGE))
+
+
 def test_other_hosts_are_known_by_every_address_of_the_inventory() -> None:
     hostvars = {
         "a": {"ansible_host": "203.0.113.1", "app_publish_address": "127.0.0.1"},
