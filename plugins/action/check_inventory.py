@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         templar = self._templar.copy_with_new_env(available_variables=everything)
         complete, broken = self._values(specs, everything, templar)
         chosen = {name: value for name, value in extra.items() if name in inventory.SELECTORS}
-        return broken or inventory.check_together(complete, topology, chosen)
+        return broken or inventory.check_together(inventory.from_words(specs, complete), topology, chosen)
 
     def _defaults(self) -> dict[str, Any]:
         files = [COLLECTION / "roles" / role / "defaults" / "main.yml" for role in inventory.ROLES]

@@ -242,6 +242,14 @@ def test_several_hosts_need_what_reaches_across_them(changes: dict[str, Any], wo
     assert words in problem
 
 
+def test_what_is_given_on_the_command_line_is_compared_as_the_number_that_it_spells() -> None:
+    given = inventory.from_words(SPECS, good(app_publish_address="192.0.2.1", app_rolling="2", edge_tls="off"))
+    (problem,) = inventory.check_together(given, FLEET, {})
+    assert "app_rolling is 2 of 2 application hosts" in problem
+    given |= inventory.from_words(SPECS, {"app_rolling": "1"})
+    assert inventory.check_together(given, FLEET, {}) == []
+
+
 def test_several_hosts_that_are_in_order_pass() -> None:
     assert in_a_fleet(app_services=service(database=True)) == []
     shared = {"app_services": service(volumes={"files": "/data"}), "app_shared_volumes": {"files": "/mnt/files"}}

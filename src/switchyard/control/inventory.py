@@ -142,6 +142,11 @@ def check_values(specs: Specs, values: Mapping[str, Any], where: Where) -> list[
     return problems
 
 
+def from_words(specs: Specs, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, with the numbers and truths that were given as words with -e."""
+    return {name: _from_words(specs.options[name], value) for name, value in values.items()}
+
+
 def check_required(specs: Specs, groups: Iterable[str], known: Iterable[str]) -> list[str]:
     """Name what the host's roles need and nobody gave."""
     roles = [*ROLES_OF_ALL, *(role for group in groups for role in ROLES_OF_GROUP.get(group, ()))]
@@ -257,7 +262,8 @@ def _check_firewall(values: Mapping[str, Any]) -> list[str]:
         wrong = [port for port in rule["ports"] if not re.fullmatch(r"[1-9]\d{0,4}(-[1-9]\d{0,4})?", str(port))]
         problems += [f"{where}.ports: '{port}' is no port and no range such as 5000-5010." for port in wrong]
         problems += [problem for source in rule.get("from", []) for problem in _check_network(f"{where}.from", source)]
-    for name in ("firewall_edge_addresses", "firewall_app_addresses", "firewall_container_networks"):
+    for kind in ("edge_addresses", "app_addresses", "database_addresses", "container_networks"):
+        name = f"firewall_{kind}"
         problems += [problem for source in values[name] for problem in _check_network(name, source)]
     return problems
 
