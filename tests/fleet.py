@@ -14,7 +14,9 @@ from tests.project import ROOT, Project
 EXAMPLE = ROOT / "examples" / "fleet"
 ENVIRONMENT = "fleet"
 APP = "trivial-fleet"
-PASSWORDS = ("postgres_superuser_password", "postgres_app_password", "postgres_migrate_password")
+PASSWORDS = (
+    "postgres_superuser_password", "postgres_app_password", "postgres_migrate_password", "backup_passphrase",
+)  # fmt: skip
 
 TRIVIAL: dict[str, Any] = {
     "app_name": "trivial",
@@ -112,6 +114,7 @@ class FleetLab:
             "app_database_address": self.hosts[databases[0]].address if databases else "",
             "postgres_image": "{{ image_registry }}/postgres:17-trixie",
             "postgres_memory_mb": 256,
+            "backup_jitter_seconds": 0,
             **{name: f"{name.replace('_', '')}0123456789" for name in PASSWORDS},
         }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import docker.errors
 
-from tests.bed import engine, keys, labels, links, resolvers
+from tests.bed import engine, keys, labels, limits, links, resolvers
 from tests.bed.errors import BedError
 from tests.bed.paths import locked
 from tests.bed.shell import need, run
@@ -210,6 +210,7 @@ def create(
 ) -> Host:
     """Make a host, pin its key, and power it on without waiting; `wait` waits."""
     host = Host(place, name, address)
+    limits.raise_inotify()
     low = engine.api().api
     created = low.create_container(
         image,

@@ -14,7 +14,7 @@ from tests.project import Project
 
 pytestmark = pytest.mark.xdist_group("fleet")
 
-EDGE, APPS = "fleet-edge-1", ("fleet-app-1", "fleet-app-2")
+EDGE, APPS, DB = "fleet-edge-1", ("fleet-app-1", "fleet-app-2"), "fleet-db-1"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,35 @@ def test_a_release_reaches_the_database_from_every_host_and_the_edge_spreads_ove
     for host in APPS:
         ports = lab.hosts[host].exec(["sh", "-c", "ss -Hltn 'sport >= :18000 and sport <= :18999'"]).stdout
         assert "127.0.0.1" not in ports
+
+
+def test_the_database_is_there_for_who_declares_it_alone(lab: FleetLab) -> None:
+    for host in APPS:
+        reached = {service: reaches(lab, host, service, lab.hosts[DB].address) for service in ("api", "web")}
+        assert reached == {"api": True, "web": False}, host
+    # Everything else outside is there for both.
+    assert reaches(lab, APPS[0], "web", lab.registry.address.partition(":")[0], 5000)
+
+
+def reaches(lab: FleetLab, host: str, service: str, address: str, port: int = 5432) -> bool:
+    """Whether a connection from within a service's container comes about."""
+    find = ["docker", "ps", "-q", "--filter", f"label=switchyard.service={service}"]
+    container = lab.hosts[host].exec(find).stdout.split()[0]
+    process = lab.hosts[host].exec(["docker", "inspect", "-f", "{{.State.Pid}}", container]).stdout.strip()
+    knock = f"import socket; socket.create_connection(('{address}', {port}), timeout=2)"
+    argv = ["nsenter", "--net", f"--target={process}", "python3", "-c", knock]
+    return lab.hosts[host].exec(argv, check=False).returncode == 0
+
+
+def test_the_database_made_its_restore_point_before_the_migration(lab: FleetLab) -> None:
+    ledger = lab.hosts[DB].exec(["cat", "/var/lib/switchyard/sample-fleet/ledger.jsonl"]).stdout
+    (point,) = [event for event in map(json.loads, ledger.splitlines()) if event["event"] == "restore-point"]
+    assert point["release"].endswith(f"-{OLD}")
+
+    copy = lab.hosts[EDGE].exec(["cat", "/var/lib/switchyard/sample-fleet/ledger.jsonl"]).stdout
+    events = [json.loads(line) for line in copy.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds.index("restore-point") < kinds.index("migration")
 
 
 def test_deploy_and_rollback_under_load_lose_nothing(lab: FleetLab) -> None:
