@@ -335,7 +335,10 @@ def test_a_refresh_brings_sanitised_data_and_nothing_else(
     assert killed.returncode != 0, killed.stdout
     # The result is there a moment before recovery lets go.
     data.shell("while systemctl list-units --all --no-legend 'switchyard-2*' | grep -q .; do sleep 0.2; done")
-    assert status_of(released.url + "api/v1/parcels") == 200
+    deadline = time.monotonic() + 60
+    while status_of(released.url + "api/v1/parcels") != 200:
+        assert time.monotonic() < deadline, "users were not served again within 60 s"
+        time.sleep(0.5)
     assert data.sql("SELECT DISTINCT note FROM parcels") == "from before"
     assert left_behind(data) == ""
 
