@@ -55,17 +55,9 @@ for name in "$@"; do
     unit) suite "unit and render" -n 2 tests/unit tests/render ;;
     integration)
       # Of the faults, a kill after each effect and what preflight refuses; what befalls whole hosts is in `faults`.
-      # Cases of backups and hardening that are deselected here run in `more`.
+      # What is marked `long` runs in `more`.
       SWITCHYARD_FAULTS=smoke suite "integration, on real hosts" \
-        --deselect tests/integration/test_5_hardening.py::test_no_secret_is_anywhere_but_in_its_own_file \
-        --deselect tests/integration/test_7_data.py::test_a_dropped_table_comes_back_to_the_second \
-        --deselect tests/integration/test_7_data.py::test_the_scheduled_backup_finds_what_is_spoilt \
-        --deselect tests/integration/test_7_data.py::test_what_is_personal_and_not_sanitised_never_arrives \
-        --deselect tests/integration/test_7_data.py::test_production_itself_is_never_refreshed \
-        --deselect tests/integration/test_7_data.py::test_a_refresh_brings_sanitised_data_and_nothing_else \
-        --deselect tests/integration/test_7_data.py::test_database_and_files_go_to_a_bucket_and_come_back \
-        --deselect tests/integration/test_7_data.py::test_a_bucket_that_knows_the_key_no_more_is_named \
-        -n 2 --dist loadscope --durations=10 \
+        -m "not long" -n 2 --dist loadscope --durations=10 \
         tests/integration/test_{1,2,3,5,6,8,10,11}_*.py tests/integration/test_7_data.py \
         tests/faults/test_every_point.py tests/faults/test_preflight.py
       ;;

@@ -176,6 +176,7 @@ find /var/lib/switchyard -type f \
 """
 
 
+@pytest.mark.long
 def test_no_secret_is_anywhere_but_in_its_own_file(released: Environment) -> None:
     folder = released.project.folder / ".switchyard" / "secrets" / "local"
     canaries = {path.name: path.read_text().split()[0] for path in folder.iterdir()}

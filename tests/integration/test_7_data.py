@@ -73,6 +73,7 @@ def test_a_drill_proves_the_backup_with_the_live_release(data: Database) -> None
     assert "drill" not in data.shell("docker ps -a --format '{{.Names}}'; docker network ls --format '{{.Name}}'")
 
 
+@pytest.mark.long
 def test_a_dropped_table_comes_back_to_the_second(data: Database, released: Environment) -> None:
     data.sql("CREATE TABLE keepsake AS SELECT generate_series(1, 1000) AS n")
     data.archived()
@@ -136,6 +137,7 @@ def test_postgres_does_not_restart_when_the_repository_breaks(data: Database) ->
     assert data.started() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "named"),
     [("byte", "checksum invalid"), ("segment", "is missing, so nothing after it can be restored")],
@@ -238,6 +240,7 @@ def provisioned_production(data: Database, store: Store, repository: dict[str, A
     )
 
 
+@pytest.mark.long
 def test_database_and_files_go_to_a_bucket_and_come_back(production: Production) -> None:
     twin, app = production.data, production.data.app
     uploads = f"/var/lib/switchyard/{app}/volumes/uploads"
@@ -256,6 +259,7 @@ def test_database_and_files_go_to_a_bucket_and_come_back(production: Production)
     assert twin.shell(f"cat {place}{uploads}/letter") == "an uploaded file\n"
 
 
+@pytest.mark.long
 def test_a_bucket_that_knows_the_key_no_more_is_named(production: Production) -> None:
     twin, told = production.data, len(production.data.news())
     production.store.lock_out("writer")
@@ -281,6 +285,7 @@ def left_behind(data: Database) -> str:
     ).strip()
 
 
+@pytest.mark.long
 def test_what_is_personal_and_not_sanitised_never_arrives(production: Production, data: Database) -> None:
     refused = data.project.play("refresh", "-e", "from=production")
     assert refused.returncode != 0
@@ -297,6 +302,7 @@ def test_what_is_personal_and_not_sanitised_never_arrives(production: Production
     assert left_behind(data) == ""
 
 
+@pytest.mark.long
 def test_production_itself_is_never_refreshed(production: Production, data: Database) -> None:
     repository = {key: value for key, value in production.repository.items() if key not in SECRET_KEYS}
     secrets = {
@@ -321,6 +327,7 @@ def test_production_itself_is_never_refreshed(production: Production, data: Data
         assert sentence in done.stderr
 
 
+@pytest.mark.long
 def test_a_refresh_brings_sanitised_data_and_nothing_else(
     production: Production, data: Database, released: Environment
 ) -> None:
