@@ -61,6 +61,8 @@ class Lab:
     host: Host
     registry: Registry
     digests: dict[str, str] = field(default_factory=dict)
+    ledger_was_cut: bool = False
+    """A test has damaged a line of the ledger, and `status` says so ever after."""
 
     @classmethod
     def build(

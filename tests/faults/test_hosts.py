@@ -535,6 +535,8 @@ def test_two_people_at_once(lab: Lab, tools: tuple[str, str]) -> None:
 def test_ctrl_c(lab: Lab, tool: str, phase: str) -> None:
     """Whoever stops following is told that the operation goes on, and how to see it; it does go on."""
     wanted, why = other(live(lab)), f"Ctrl-C to {tool} in {phase}"
+    # What a shell starts in the background ignores it, and so would all that is started from here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with users(lab):
         with Phase(lab, phase) as met:
             process = lab.project.start(*command(tool, wanted))
@@ -596,6 +598,7 @@ def test_the_ledger_is_cut(lab: Lab, line: str) -> None:
         where = f'text.rindex(\'"event":"{line}"\') + 30'
         cut = f"path = {ledger!r}; text = open(path).read(); open(path, 'w').write(text[:{where}])"
         lab.host.exec(["python3", "-c", cut])
+        lab.ledger_was_cut = True
     with users(lab):
         report = lab.status()
         assert report["live"]["version"] == old
