@@ -4,7 +4,8 @@
 #   VERSION   the tag; CACHE=off leaves out the layer cache, which is kept in the registry beside the image
 #   PUSH      `false` builds only
 #   DOCKER_USERNAME, DOCKER_PASSWORD, REGISTRY   the registry's login, if it wants one
-# A tag that is there already is left alone: a version never changes. Outputs: images (NAME@DIGEST, one per line), cached.
+# A tag that is there already is left alone: a version never changes. Outputs: images (NAME@DIGEST, or NAME:VERSION when
+# nothing is pushed; one per line), reused.
 set -euo pipefail
 : "${IMAGES:?IMAGES is empty: name at least one image}" "${VERSION:?VERSION is empty}"
 [[ $VERSION =~ ^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$ ]] || { echo "build: '$VERSION' is no version" >&2; exit 2; }
@@ -29,6 +30,10 @@ while read -r name context dockerfile; do
     built+=("$name@$digest") reused=$((reused + 1))
     continue
   fi
+  # These scripts lie in the application's checkout, and are no part of its images.
+  ignored=${dockerfile:-$context/Dockerfile}.dockerignore
+  [ -f "$ignored" ] || ignored=$context/.dockerignore
+  if [ -e "$context/.switchyard-ci" ]; then printf '\n.switchyard-ci\n' >> "$ignored"; fi
   options=(--tag "$reference" --file "${dockerfile:-$context/Dockerfile}" --metadata-file "$work/metadata.json"
     --label "org.opencontainers.image.version=$VERSION" --build-arg "VERSION=$VERSION" --provenance=false)
   [ -z "${COMMIT:=${GITHUB_SHA:-}}" ] || options+=(--label "org.opencontainers.image.revision=$COMMIT")
@@ -39,9 +44,11 @@ while read -r name context dockerfile; do
   fi
   if [ "${PUSH:-true}" = true ]; then options+=(--push); else options+=(--load); fi
   docker buildx build "${options[@]}" "$context" 2> >(tee "$work/log" >&2)
+  python3 "$here/cache.py" "$reference" < "$work/log"
+  # What was not pushed is in no registry under its digest; the scanner finds it in the engine, by its tag.
+  if [ "${PUSH:-true}" != true ]; then built+=("$reference"); continue; fi
   digest=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1])).get("containerimage.digest", ""))' "$work/metadata.json")
   built+=("$name${digest:+@$digest}")
-  python3 "$here/cache.py" "$reference" < "$work/log"
 done <<< "$IMAGES"
 list=$(printf '%s\n' "${built[@]}")
 if [ -n "${GITHUB_OUTPUT:-}" ]; then

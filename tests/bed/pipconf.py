@@ -9,12 +9,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from tests.bed.errors import say
 from tests.bed.shell import run
 
+if TYPE_CHECKING:
+    from tests.bed.hosts import Host
+
 # Paths below which BuildKit mounts secrets by default.
 CA_IN_BUILD = "/run/secrets/ca"
+CA_ON_HOST = "/etc/pip-authorities.pem"
 SINGLE = ("index-url", "timeout", "retries")
 MANY = ("extra-index-url", "trusted-host")
 
@@ -39,15 +44,15 @@ def usable(urls: str) -> list[str]:
     return [url for url in urls.split() if "://" in url and not url.startswith("file:")]
 
 
-def assemble(settings: Mapping[str, str], *, with_ca: bool) -> str:
-    """Return the text of a pip.conf for use inside a build."""
+def assemble(settings: Mapping[str, str], *, with_ca: bool, ca: str = CA_IN_BUILD) -> str:
+    """Return the text of a pip.conf for use inside a build, or on a host that has the authorities at `ca`."""
     kept = {key: settings[key] for key in SINGLE if settings.get(key) and (key != "index-url" or usable(settings[key]))}
     if extra := usable(settings.get("extra-index-url", "")):
         kept["extra-index-url"] = "\n    ".join(extra)
     if settings.get("trusted-host"):
         kept["trusted-host"] = "\n    ".join(settings["trusted-host"].split())
     if with_ca:
-        kept["cert"] = CA_IN_BUILD
+        kept["cert"] = ca
     return "[global]\n" + "".join(f"{key} = {value}\n" for key, value in kept.items())
 
 
@@ -75,3 +80,12 @@ def secrets(*, wanted: bool = True) -> Iterator[list[str]]:
         conf.write_text(assemble(settings, with_ca=bundle is not None))
         authority.write_bytes(bundle.read_bytes() if bundle else b"")
         yield ["--secret", f"id=pip_conf,src={conf}", "--secret", f"id=ca,src={authority}"]
+
+
+def give(host: Host) -> None:
+    """Let pip on a host reach what it reaches here."""
+    settings = parse(run([sys.executable, "-m", "pip", "config", "list"], check=False).stdout)
+    bundle = ca_bundle(settings, os.environ)
+    if bundle:
+        host.put(CA_ON_HOST, bundle.read_bytes())
+    host.put("/etc/pip.conf", assemble(settings, with_ca=bundle is not None, ca=CA_ON_HOST))

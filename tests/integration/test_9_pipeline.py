@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed import Bed, Host
+from tests.bed import Bed, Host, pipconf
 from tests.lab import SECRET
 from tests.pipeline.estate import APP, FIRST, Estate
 from tests.pipeline.hold import Hold
@@ -51,6 +51,8 @@ class World:
         registry, address = self.estate.registry.address, self.estate.hosts[environment].address
         for old, new in {
             "docker.io/your-org/your-app-api .": f"{registry}/{APP} .",
+            "ghcr.io/your-org/your-app-api .": f"{registry}/{APP} .",
+            "docker.io/your-org/your-app-api:latest": f"{registry}/{APP}:{FIRST}",
             "https://staging.example.com/health": f"http://{address}/ 200 release",
             "https://www.example.com/health": f"http://{address}/ 200 release",
         }.items():
@@ -93,9 +95,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         runner = Runner(machine, job_secrets(estate))
         application = tmp_path_factory.mktemp("parcels")
         base = f"{estate.registry.address}/{APP}:{FIRST}"
-        (application / "Dockerfile").write_text(f"FROM {base}\nARG VERSION\nENV RELEASE=$VERSION\n")
+        (application / "Dockerfile").write_text(f"FROM {base}\nARG VERSION\nENV RELEASE=$VERSION\nCOPY . /srv/source\n")
         runner.offer("parcels", application)
         runner.offer("switchyard", ROOT)
+        if WHOLE:
+            # What a hosted runner has; the short run does without Python packages.
+            machine.exec(["sh", "-c", "apt-get -q update && apt-get -q install -y python3-venv git"], timeout=300)
+            pipconf.give(machine)
         yield World(estate, runner)
         estate.receiver.stop()
 
@@ -208,6 +214,11 @@ def test_a_push_to_develop_is_live_on_staging_and_told(world: World, tmp_path: P
     version = run.jobs["build / build"].outputs["version"]
     assert version == f"develop-{world.runner.github['sha'][:12]}"
     assert world.estate.live("staging") == version
+    _note("P2: push to develop until live, asked and told", sum(job.seconds for job in run.jobs.values()))
+    # Switchyard's scripts lay in the checkout, and are not in the image.
+    listed = 'docker exec "$(docker ps -qf label=switchyard.app=trivial | head -n 1)" ls -A /srv/source'
+    source = world.host.exec(["sh", "-c", listed]).stdout.split()
+    assert "Dockerfile" in source and ".switchyard-ci" not in source
     assert "| phase switch |" in run.jobs["deploy / deploy"].summary
     assert world.estate.receiver.heard("deploy (staging): success")
     (shown,) = world.estate.receiver.heard("is live on", version)["attachments"]
@@ -274,19 +285,19 @@ def test_a_job_killed_in_a_phase_harms_nobody_and_the_next_one_works(
     world.ended(operation)
     free = time.monotonic() - killed
     assert free < 60
-    _note(phase, free)
+    _note(f"killed: {phase}", free)
     job = world.deploy(version)
     assert job.status == "success", job.log
     assert world.estate.live("staging") == version
     assert served == []
 
 
-def _note(phase: str, seconds: float) -> None:
-    """For the benchmark: how long after the kill the lease was free."""
+def _note(what: str, seconds: float) -> None:
+    """For the benchmark: how long something took."""
     if name := os.environ.get("SWITCHYARD_PIPELINE_REPORT"):
         path = Path(name)
         known = json.loads(path.read_text()) if path.is_file() else {}
-        path.write_text(json.dumps(known | {phase: seconds}))
+        path.write_text(json.dumps(known | {what: seconds}))
 
 
 def test_the_next_job_attaches_to_what_the_killed_one_began(world: World) -> None:
@@ -385,6 +396,7 @@ def test_a_tag_is_released_after_approval_alone(world: World, tmp_path: Path, en
         run = runner.run(caller)
         assert run.status == "success", run.log
         assert estate.live(environment) == "6.0.0"
+        _note("P3: approved tag until live, asked and told", sum(job.seconds for job in run.jobs.values()))
         assert "release create v6.0.0 --verify-tag" in runner.host.exec(["cat", "/root/gh.log"]).stdout
     finally:
         runner.secrets, runner.github = kept, github
@@ -412,6 +424,69 @@ def test_two_jobs_at_once_end_one_after_the_other(world: World, _: str) -> None:
     assert world.estate.live("staging") == jobs[-1].outputs["version"]
 
 
+_SOURCES = {
+    "src/parcels.py": "def total(weights: list[int]) -> int:\n    return sum(weights)\n",
+    "tests/test_parcels.py": (
+        "from parcels import total\n\n\ndef test_total() -> None:\n    assert total([1, 2]) == 3\n"
+    ),
+    "locustfile.py": (
+        "from locust import HttpUser, task\n\n\nclass Customer(HttpUser):\n"
+        '    @task\n    def look(self) -> None:\n        self.client.get("/")\n'
+    ),
+    "pyproject.toml": '[tool.pytest.ini_options]\npythonpath = ["src"]\n\n[tool.coverage.run]\nsource = ["src"]\n',
+    "requirements.txt": "idna==3.11\n",
+    "requirements-dev.txt": "ruff\npytest\npytest-cov\nlocust\n",
+}
+
+
+@pytest.mark.parametrize("_", ENVIRONMENTS[1:])
+def test_a_pull_request_is_checked_and_sources_are_scanned_every_day(world: World, tmp_path: Path, _: str) -> None:
+    """With the real linter, coverage, Locust and scanners; Semgrep's rules and Trivy's database are out of reach."""
+    runner, folder = world.runner, tmp_path / "parcels"
+    for name, text in _SOURCES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    runner.offer("parcels", folder)
+    caller = world.caller("ci.yml", tmp_path)
+    serve = "timeout 60 python3 -m http.server 8000 > /tmp/app.log 2>&1 &"
+    text = caller.read_text().replace('performance: ""', f"performance: {json.dumps(serve)}")
+    caller.write_text(text)
+    runner.github |= {"ref_name": "12/merge", "event_name": "pull_request"}
+    try:
+        run = runner.run(caller)
+        assert run.status == "success", run.log
+        tests = [job for name, job in run.jobs.items() if name.startswith("check / test (")]
+        assert len(tests) == 3 and all("| 100.0 % | 80 % |" in job.summary for job in tests)
+        assert "| requests | p95 | failed |" in run.jobs["check / performance"].summary
+        # Nothing is pushed for a pull request, and what was built is what is scanned.
+        image = f"{world.estate.registry.address}/{APP}:12-merge-{runner.github['sha'][:12]}"
+        assert run.jobs["build / build"].outputs["images"] == image
+        _note("P1: a pull request, its jobs one after the other", sum(job.seconds for job in run.jobs.values()))
+        # Half of the lines are not tested any more.
+        untested = "\n\ndef heaviest(weights: list[int]) -> int:\n    top = max(weights)\n    return top\n"
+        (folder / "src" / "parcels.py").write_text(_SOURCES["src/parcels.py"] + untested)
+        runner.offer("parcels", folder)
+        run = runner.run(caller)
+        assert run.status == "failure" and "are covered, and 80 % are asked for" in run.log
+
+        scan = world.caller("security-scan.yml", tmp_path)
+        tools = '["pip-audit", "bandit", "secrets", "licences"]'
+        scan.write_text(scan.read_text().replace("sources: src", f"tools: '{tools}'\n      sources: src"))
+        run = runner.run(scan, severity="high")
+        assert run.status == "success", run.log
+        assert run.jobs["scan / tell"].status == "skipped"
+        told = len(world.estate.receiver.got)
+        (folder / "src" / "leak.py").write_text('KEY = "AKIA' + 'QWERTYUIOPASDFGH"\n')
+        runner.offer("parcels", folder)
+        run = runner.run(scan, severity="high")
+        red = {name for name, job in run.jobs.items() if job.status == "failure"}
+        assert red == {"scan / source (secrets)"} and "AWS Access Key" in run.log
+        assert world.estate.receiver.heard("Security scan: failure", since=told)
+    finally:
+        runner.github |= {"ref_name": "develop", "event_name": "push"}
+
+
 @pytest.mark.parametrize("_", ENVIRONMENTS[1:])
 def test_the_playbooks_way_from_a_runner(world: World, _: str) -> None:
     """Everything that the runner needs for it is installed by the job itself, as locked."""
@@ -419,7 +494,6 @@ def test_the_playbooks_way_from_a_runner(world: World, _: str) -> None:
     world.estate.push("8.0.0")
     try:
         world.runner.offer("switchyard", world.estate.project.folder)
-        world.runner.host.exec(["sh", "-c", "apt-get -q update && apt-get -q install -y python3-venv"], timeout=300)
         world.runner.secrets["DEPLOY_SSH_KEY"] = world.host.place.private_key.read_text()
         job = world.deploy("8.0.0", way="ansible")
         assert job.status == "success", job.log

@@ -28,10 +28,12 @@ WORKFLOWS = ROOT / ".github" / "workflows"
 CALLERS = ROOT / "examples" / "github"
 SOURCES = "/opt/sources"
 WORKSPACE = "/home/runner/work"
+PYTHON = "/home/runner/python"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 STAND_INS = {
     "actions/checkout": "copies a repository that lies on the runner",
-    "actions/setup-python": "the runner's own Python 3",
+    "actions/setup-python": "the runner's own Python 3, whatever version is asked for, in an environment of its own",
     "docker/setup-buildx-action": "the engine's own builder, which keeps layers but exports no cache (CACHE=off)",
     "aquasecurity/setup-trivy": "a scanner that finds nothing; the real one needs its database from the network",
 }
@@ -149,8 +151,12 @@ class Runner:
             name = next(n for n, j in left.items() if all(need in known for need in _needs(j)))
             definition = left.pop(name)
             context = {**scope, "github": self.github, "needs": {need: known[need] for need in _needs(definition)}}
+            done = []
             for matrix in _combinations(fill(definition.get("strategy", {}).get("matrix", {}), context, {})):
-                known[name] = self._job(definition, {**context, "matrix": matrix}, run, f"{prefix}{name}")
+                shown = f" ({', '.join(map(text, matrix.values()))})" if matrix else ""
+                done.append(self._job(definition, {**context, "matrix": matrix}, run, f"{prefix}{name}{shown}"))
+            # One red job of a matrix makes it red.
+            known[name] = next((job for job in done if job["result"] == "failure"), done[-1])
         return known
 
     def _job(self, definition: dict[str, Any], context: dict[str, Any], run: Run, name: str) -> dict[str, Any]:
@@ -198,7 +204,9 @@ class Runner:
         return {name: given.get(name, item.get("default", "")) for name, item in declared.items()}
 
     def _steps(self, definition: dict[str, Any], context: dict[str, Any], job: Job) -> None:
-        self.host.exec(["sh", "-c", f"rm -rf {WORKSPACE} /home/runner/temp; mkdir -p {WORKSPACE} /home/runner/temp"])
+        self.host.exec(
+            ["sh", "-c", f"rm -rf {WORKSPACE} {PYTHON} /home/runner/temp; mkdir -p {WORKSPACE} /home/runner/temp"]
+        )
         exported: dict[str, str] = {}
         for number, step in enumerate(definition["steps"]):
             known = {**context, "steps": job.steps, "job": {"status": job.status}, "env": exported}
@@ -236,6 +244,11 @@ class Runner:
             name = str(given.get("repository", self.github["repository"])).rpartition("/")[2]
             target = f"{WORKSPACE}/{given.get('path', '.')}"
             script = f"mkdir -p {target} && cp -a {SOURCES}/{shlex.quote(name)}/. {target}/"
+            if "path" not in given:
+                script += f"; cd {target} && if command -v git > /dev/null; then git init --quiet && git add -A; fi"
+        elif action == "actions/setup-python":
+            script = f"python3 -m venv {PYTHON}"
+            exported["PATH"] = f"{PYTHON}/bin:{_PATH}"
         elif action == "docker/setup-buildx-action":
             exported["CACHE"] = "off"
         elif action == "aquasecurity/setup-trivy":
@@ -247,7 +260,7 @@ class Runner:
         self.host.exec(["sh", "-c", f"rm -f {' '.join(files.values())}; touch {' '.join(files.values())}"])
         self.host.put("/home/runner/temp/step.sh", script)
         known = {
-            "HOME": "/root", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
+            "HOME": "/root", "PATH": _PATH, "LANG": "C.UTF-8",
             "CI": "true", "GITHUB_ACTIONS": "true", "RUNNER_TEMP": "/home/runner/temp", "GITHUB_WORKSPACE": WORKSPACE,
             **{f"GITHUB_{key.upper()}": str(value) for key, value in self.github.items() if isinstance(value, str)},
         }  # fmt: skip

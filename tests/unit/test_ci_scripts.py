@@ -80,6 +80,22 @@ def test_coverage_that_is_not_known_is_not_enough(tmp_path: Path) -> None:
     assert "no Cobertura report" in script("coverage.py", cwd=tmp_path).stderr
 
 
+def test_a_load_is_held_against_its_limits_and_none_is_no_success() -> None:
+    # Rows as Locust's --csv writes them; that they are was seen with Locust itself (test_9_pipeline.py, whole).
+    code = (
+        "import csv, performance\n"
+        "text = 'Type,Name,Request Count,Failure Count,95%\\nGET,/,200,4,70\\n,Aggregated,{},4,70\\n'\n"
+        "print(performance.judge(list(csv.DictReader(text.format(200).splitlines()))))\n"
+        "try:\n    performance.judge(list(csv.DictReader(text.format(0).splitlines())))\n"
+        "except performance.JobError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=CI, capture_output=True, text=True)
+    assert done.stdout == "(70.0, 2.0, 200)\nLocust sent no request: see above.\n"
+    nobody = script("performance.py", TARGET_URL="http://127.0.0.1:9/", LOCUST_FILE="locustfile.py", START_SECONDS="0")
+    assert nobody.returncode == 2 and "http://127.0.0.1:9/ does not answer" in nobody.stderr
+    assert "is no http(s) address" in script("performance.py", TARGET_URL="file:///etc/passwd").stderr
+
+
 def test_a_scan_fails_on_findings_and_without_a_scanner(tmp_path: Path) -> None:
     scanner = tmp_path / "scanner"
     scanner.write_text('#!/bin/sh\necho "$@" >> "$0.log"\ncase "$*" in *bad*) exit 1;; esac\n')
