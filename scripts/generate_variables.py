@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what follows from the roles' argument specs: each role's defaults, and docs/variables.md.
+"""Writes what follows from the roles' argument specs: each role's defaults, docs/variables.md; and docs/alerts.md.
 
 `--check` changes nothing and fails when a file is not current.
 """
@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -19,7 +20,10 @@ from switchyard.control.inventory import ROLES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "variables.md"
+RULES = ROOT / "roles" / "monitoring" / "files" / "rules.yml"
+ALERTS = ROOT / "docs" / "alerts.md"
 _WIDTH = 118
+_VALUE = re.compile(r"\{\{.*?\}\}")
 
 Spec = Mapping[str, Any]
 
@@ -107,10 +111,42 @@ def document() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def alerts() -> str:
+    """What each of Prometheus' alerts means, and what to do."""
+    lines = [
+        "# Alerts",
+        "",
+        "Made from `roles/monitoring/files/rules.yml` by `scripts/generate_variables.py`. These are Prometheus'",
+        "alerts, where `monitoring_enabled` is set. What Switchyard itself tells is in",
+        "[what is told, to whom](pipeline.md#what-is-told-to-whom).",
+    ]
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        rules = [rule for rule in group["rules"] if "alert" in rule]
+        if rules:
+            lines += [
+                "",
+                f"## {group['name']}",
+                "",
+                "| alert | severity | after | means | do |",
+                "|---|---|---|---|---|",
+            ]
+        for rule in rules:
+            told = {key: _VALUE.sub(_placeholder, str(rule["annotations"][key])) for key in ("summary", "action")}
+            cells = (f"`{rule['alert']}`", rule["labels"]["severity"], rule.get("for", "at once"), *told.values())
+            lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _placeholder(match: re.Match[str]) -> str:
+    """A template's value as the troubleshooting guide writes it: a word in capitals, or N."""
+    label = re.search(r"\$labels\.(\w+)", match[0])
+    return label[1].upper() if label else "N"
+
+
 def outputs() -> dict[Path, str]:
     """Every generated file with its text."""
     made = {ROOT / "roles" / role / "defaults" / "main.yml": defaults(role) for role in ROLES}
-    return made | {DOCUMENT: document()}
+    return made | {DOCUMENT: document(), ALERTS: alerts()}
 
 
 def main() -> int:
