@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed import Bed, Host, pipconf
+from tests.bed import Bed, Host, images, pipconf
 from tests.lab import SECRET
 from tests.pipeline.estate import APP, FIRST, Estate
 from tests.pipeline.hold import Hold
@@ -310,16 +310,24 @@ def test_the_next_job_attaches_to_what_the_killed_one_began(world: World) -> Non
         # Another version waits for nobody who is not asked to, and is told who is at work.
         other = world.estate.gate("staging", f"deploy {FIRST}")
         assert other.returncode == 3 and "ci:hub" in other.stderr and "in phase start" in other.stderr
+        # The job's connection breaks; it comes back by itself and meets what it began.
+        world.host.exec(["pkill", "-KILL", "-f", "^sshd.*switchyard-ci"])
         second = subprocess.Popen(
             [*world.estate.ssh_argv("staging"), "deploy 4.0.0"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(2)
+        # What is said comes while the host works, which stands still just now.
+        assert second.stderr
+        first = second.stderr.readline()
     out, err = second.communicate(timeout=60)
     thread.join(60)
-    assert second.returncode == 0 and "is under way already" in err, err
-    assert json.loads(out)["op"] == jobs[0].outputs.get("operation", json.loads(out)["op"])
-    assert jobs[0].status == "success"
+    assert second.returncode == 0 and "is under way already" in first, first + err
+    assert jobs[0].status == "success" and "was lost; what was begun goes on there" in jobs[0].log, jobs[0].log
+    assert json.loads(out)["release"] == jobs[0].outputs["release"]
+    # And the version stays what it is: another image under its name is refused.
+    world.estate.push("4.0.0", images.trivial("4.0.0-other"))
+    moved = world.estate.gate("staging", "deploy 4.0.0")
+    assert moved.returncode == 4 and "has moved" in moved.stderr, moved
 
 
 # News
@@ -396,6 +404,7 @@ def test_a_tag_is_released_after_approval_alone(world: World, tmp_path: Path, en
         run = runner.run(caller)
         assert run.status == "success", run.log
         assert estate.live(environment) == "6.0.0"
+        assert "is in the registry already" in run.log
         _note("P3: approved tag until live, asked and told", sum(job.seconds for job in run.jobs.values()))
         assert "release create v6.0.0 --verify-tag" in runner.host.exec(["cat", "/root/gh.log"]).stdout
     finally:
@@ -421,6 +430,7 @@ def test_two_jobs_at_once_end_one_after_the_other(world: World, _: str) -> None:
     for thread in threads:
         thread.join(120)
     assert [job.status for job in jobs] == ["success", "success"], [job.log for job in jobs]
+    assert "is busy; trying again for another" in jobs[-1].log
     assert world.estate.live("staging") == jobs[-1].outputs["version"]
 
 

@@ -89,7 +89,9 @@ class GitHub:
             def _answer(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length)) if length else None
-                if self.headers.get("Authorization") != "Bearer right":
+                if self.headers.get("Authorization") == "Bearer weak":
+                    code, data = 403, {"message": "Resource not accessible by personal access token"}
+                elif self.headers.get("Authorization") != "Bearer right":
                     code, data = 401, {"message": "Bad credentials"}
                 else:
                     code, data = github.answer(self.command, unquote(urlsplit(self.path).path), body)

@@ -88,6 +88,7 @@ def test_wrong_rules_are_one_sentence(github: GitHub, tmp_path: Path, change: di
 
 def test_a_wrong_token_a_wrong_repository_and_wrong_owners_are_named(github: GitHub, tmp_path: Path) -> None:
     assert "GITHUB_TOKEN is wrong or expired" in apply(github, key="wrong").stderr
+    assert "GitHub answers 403 (GITHUB_TOKEN may not administer" in apply(github, key="weak").stderr
     assert "is no OWNER/REPOSITORY" in apply(github, repository="acme").stderr
     elsewhere = apply(github, repository="acme/other")
     assert elsewhere.returncode == 1 and "no such repository" in elsewhere.stderr

@@ -170,6 +170,15 @@ def test_a_deploy_without_its_inputs_is_one_sentence(given: dict[str, str], sent
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_host_that_stays_away_is_named_and_what_was_begun_there_is_not_called_failed() -> None:
+    given = {"VERSION": "1.0.0", "SWITCHYARD_ENVIRONMENT": "staging", "DEPLOY_HOST": "127.0.0.1", "DEPLOY_PORT": "9"}
+    given |= {"DEPLOY_SSH_KEY": "none", "DEPLOY_KNOWN_HOSTS": "none", "DEPLOY_RECONNECT_SECONDS": "-1"}
+    done = script("deploy.py", **given)
+    assert done.returncode == 14, done
+    assert "127.0.0.1 cannot be reached. What was begun there finishes or reverts by itself" in done.stderr
+    assert "result=unreachable" in done.stdout
+
+
 # The workflow files
 
 
