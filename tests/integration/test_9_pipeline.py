@@ -18,9 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from switchyard.control.secrets import Vault
+from switchyard.errors import SwitchyardError
 from tests.bed import Bed, Host, images, pipconf
+from tests.bed.keys import public
 from tests.lab import SECRET
-from tests.pipeline.estate import APP, FIRST, Estate
+from tests.pipeline.estate import APP, FIRST, USER, Estate, make_key
 from tests.pipeline.hold import Hold
 from tests.pipeline.lines import ALLOWED, lines
 from tests.pipeline.runner import CALLERS, Job, Runner
@@ -92,7 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         project = Project(tmp_path_factory.mktemp("project"))
         estate = Estate.build(project, bed, *ENVIRONMENTS)
         machine = bed.host("runner-1", image="docker-host", engine_config=bed.engine_config())
-        runner = Runner(machine, job_secrets(estate))
+        runner = Runner(machine, job_secrets(estate), {"SMOKE_SECONDS": "3"})
         application = tmp_path_factory.mktemp("parcels")
         base = f"{estate.registry.address}/{APP}:{FIRST}"
         (application / "Dockerfile").write_text(f"FROM {base}\nARG VERSION\nENV RELEASE=$VERSION\nCOPY . /srv/source\n")
@@ -516,10 +519,61 @@ def test_the_playbooks_way_from_a_runner(world: World, _: str) -> None:
 
 
 @pytest.mark.parametrize("_", ENVIRONMENTS[1:])
-def test_a_key_whose_line_is_removed_is_revoked(world: World, _: str) -> None:
-    world.estate.access["staging"] = world.estate.access["staging"][1:]
-    world.estate.describe("staging")
-    done = world.estate.project.play("provision", "--tags", "deploy_access", env="staging")
-    assert done.returncode == 0, done.stdout + done.stderr
-    refused = world.estate.gate("staging", "status")
-    assert refused.returncode == 255 and "Permission denied" in refused.stderr
+def test_a_leaked_key_is_revoked_and_replaced_as_the_runbook_says(world: World, served: list[str], _: str) -> None:
+    """The page 'A key leaked': SSH keys, an application's secret, the vault's password; nobody is served worse by it.
+
+    Database passwords are walked through in test_7_rotation.py, registry logins and cosign's keys in test_10_trust.py,
+    commits in test_secret_scan.py.
+    """
+    estate, place = world.estate, world.host.place
+
+    def play(name: str, *words: str) -> None:
+        done = estate.project.play(name, *words, env="staging")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    # The application's own secret: what still has it is named, and has it no longer after the next release.
+    old, new = json.dumps([SECRET]), "replaced-4d1c-value"
+    holders = ["sudo", "switchyard", "secret-holders", NAME]
+    assert "live" in world.host.ssh(holders, stdin=old).stdout
+    estate.describe("staging", app_secrets={"TOKEN": new})
+    play("deploy", "-e", f"version={FIRST}")
+    left = world.host.ssh(holders, stdin=old).stdout
+    assert "idle" in left and "live" not in left and "current generation" not in left
+    world.host.ssh(["sudo", "switchyard", "refresh", NAME])
+    assert world.host.ssh(holders, stdin=old).stdout == "nothing holds it\n"
+
+    # SSH keys of the CI system and of a person: another line instead, and the old one opens nothing.
+    fresh = make_key(estate.keys / "staging-fresh")
+    person = make_key(estate.keys / "person-fresh")
+    estate.access["staging"] = [{"name": "hub2", "key": public(fresh)}]
+    estate.describe("staging", app_secrets={"TOKEN": new}, host_deploy_authorized_keys=[public(person)])
+    look = "sudo switchyard status"
+    assert _ssh(world, "deploy", place.private_key, look).returncode == 0
+    play("provision", "--tags", "host,deploy_access")
+    for user, key, line in ((USER, estate.keys / "staging", "status"), ("deploy", place.private_key, look)):
+        refused = _ssh(world, user, key, line)
+        assert refused.returncode == 255 and "Permission denied" in refused.stderr, refused
+    for user, key, line in ((USER, fresh, "status"), ("deploy", person, look)):
+        opened = _ssh(world, user, key, line)
+        assert opened.returncode == 0 and "live" in opened.stdout, opened
+
+    # The vault's password: the same vault under another one.
+    folder = estate.project.folder
+    vault = Vault("staging", [f"staging@{folder / 'old-password'}"], folder)
+    for name in ("old", "new"):
+        (folder / f"{name}-password").write_text(f"the {name} password\n")
+    vault.write("---\nvault_mail_token: something\n")
+    identities = [f"staging@{folder / name}" for name in ("old-password", "new-password")]
+    argv = ["ansible-vault", "rekey", "--vault-id", identities[0], "--new-vault-id", identities[1], str(vault.path)]
+    done = estate.project.run(*argv)
+    assert done.returncode == 0, done.stderr
+    assert "vault_mail_token" in Vault("staging", identities[1:], folder).read()
+    with pytest.raises(SwitchyardError, match="cannot be decrypted with this password"):
+        vault.read()
+    vault.path.unlink()
+    assert served == []
+
+
+def _ssh(world: World, user: str, key: Path, line: str) -> subprocess.CompletedProcess[str]:
+    argv = [*world.estate.ssh_argv("staging", key=key, user=user), line]
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
