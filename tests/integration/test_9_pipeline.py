@@ -93,8 +93,10 @@ def job_secrets(estate: Estate) -> dict[str, str]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with Bed.for_tests("pipeline") as bed:
         project = Project(tmp_path_factory.mktemp("project"))
+        # It boots while the environments are made.
+        machine = bed.host("runner-1", image="docker-host", engine_config=bed.engine_config(), wait=False)
         estate = Estate.build(project, bed, *ENVIRONMENTS)
-        machine = bed.host("runner-1", image="docker-host", engine_config=bed.engine_config())
+        machine.wait()
         runner = Runner(machine, job_secrets(estate), {"SMOKE_SECONDS": "3"})
         application = tmp_path_factory.mktemp("parcels")
         base = f"{estate.registry.address}/{APP}:{FIRST}"

@@ -102,6 +102,13 @@ def test_an_unreadable_plan_is_an_error_and_no_empty_plan(world: World) -> None:
     assert layout.PORTS.read_text() == "{"
 
 
+def test_a_plan_that_is_lost_while_something_is_live_is_not_made_anew(world: World) -> None:
+    world.release(1, "blue")
+    layout.PORTS.unlink()
+    with pytest.raises(SwitchyardError, match="is missing although applications are live: 'switchyard recover'"):
+        ports.load()
+
+
 def test_a_busy_plan_is_not_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "exclusive", _busy)
     with pytest.raises(SwitchyardError, match="being changed by someone else"):
