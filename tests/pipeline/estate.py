@@ -43,7 +43,7 @@ class Estate:
 
     @classmethod
     def build(cls, project: Project, bed: Bed, *environments: str) -> Estate:
-        """Make the hosts, provision them, and release the first version with Ansible."""
+        """Make a registry, a receiver, and these environments."""
         registry = bed.registry()
         registry.push(images.ensure("edge"), "nginx", "1.30")
         registry.push(images.trivial(FIRST), APP, FIRST)
@@ -52,22 +52,23 @@ class Estate:
         keys = project.folder / ".switchyard" / "keys"
         keys.mkdir(parents=True)
         estate = cls(project, bed, registry, receiver, keys)
-        hosts = bed.boot(
-            *(f"{name}-1" for name in environments), image="docker-host", engine_config=bed.engine_config()
-        )
-        for name, host in zip(environments, hosts, strict=True):
-            estate.hosts[name] = host
-            key = make_key(keys / name)
-            estate.access[name] = [
-                {"name": "hub", "key": public(key)},
-                {"name": "expired", "key": public(make_key(keys / f"{name}-expired")), "expires": "2020-02-29"},
-                {"name": "elsewhere", "key": public(make_key(keys / f"{name}-elsewhere")), "from": ["192.0.2.7"]},
-            ]
-            estate.describe(name)
-            for playbook in ("provision", "deploy"):
-                done = project.play(playbook, env=name)
-                assert done.returncode == 0, done.stdout + done.stderr
+        for name in environments:
+            estate.add(name)
         return estate
+
+    def add(self, name: str) -> None:
+        """One more environment: its host, its keys, and the first version released with Ansible."""
+        self.hosts[name] = self.bed.host(f"{name}-1", image="docker-host", engine_config=self.bed.engine_config())
+        key = make_key(self.keys / name)
+        self.access[name] = [
+            {"name": "hub", "key": public(key)},
+            {"name": "expired", "key": public(make_key(self.keys / f"{name}-expired")), "expires": "2020-02-29"},
+            {"name": "elsewhere", "key": public(make_key(self.keys / f"{name}-elsewhere")), "from": ["192.0.2.7"]},
+        ]
+        self.describe(name)
+        for playbook in ("provision", "deploy"):
+            done = self.project.play(playbook, env=name)
+            assert done.returncode == 0, done.stdout + done.stderr
 
     def describe(self, name: str, **changes: Any) -> None:
         """Write the inventory of an environment."""
