@@ -12,7 +12,8 @@ from tests.bed import engine as outer
 from tests.project import Project
 
 _SUPERUSER, _MIGRATE = "vault_postgres_superuser_password", "vault_postgres_migrate_password"
-_WATCH = "/run/test-canaries"
+# On the disk: what is put onto a host does not reach its tmpfs.
+_WATCH = "/root/test-canaries"
 
 # Runs on the host: looks at every process's arguments for the canaries, often, and bounded.
 _LOOK = f"""
@@ -113,10 +114,11 @@ class Rotation:
         return set(found.split())
 
     def can_log_in(self, login: str, password: str) -> bool:
-        """Try a password over the network, as the application does."""
-        script = f'psql -h "$(hostname -i)" -U {login} -d sample -Atc "SELECT 1"'
-        argv = ["docker", "exec", "-e", f"PGPASSWORD={password}", "sample-local-postgres", "sh", "-c", script]
-        return self.host.exec(argv, check=False).returncode == 0
+        """Try a password over the network, as the application does; it is in no process's arguments."""
+        connect = f'psql -h "$(hostname -i)" -U {login} -d sample -Atc "SELECT 1"'
+        script = f"read -r PGPASSWORD && export PGPASSWORD && {connect}"
+        argv = ["docker", "exec", "-i", "sample-local-postgres", "sh", "-c", script]
+        return self.host.exec(argv, check=False, stdin=f"{password}\n").returncode == 0
 
     def watch_processes(self) -> subprocess.Popen[str]:
         """Look for the vault's values, now and next ones, in the arguments of every process of the host."""
