@@ -169,7 +169,8 @@ class Estate:
         self, name: str, line: str, *, key: Path | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Say one line at the gate."""
-        argv = [*self.ssh_argv(name, key=key), line]
+        # What begins with a dash would be taken for an option of ssh itself.
+        argv = [*self.ssh_argv(name, key=key), "--", line]
         return subprocess.run(
             argv,
             check=False,
