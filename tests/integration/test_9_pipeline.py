@@ -377,8 +377,9 @@ def test_no_secret_is_seen_anywhere(world: World) -> None:
     kept = world.host.exec(["sh", "-c", script]).stdout
     assert f"gate {NAME} hub" in kept and '"event":"live"' in kept
     seen += kept
-    left = world.runner.host.exec(["sh", "-c", "ps axww; ls -R /home/runner/temp; cat /root/.ssh/* 2>/dev/null"])
-    seen += left.stdout
+    # A runner without keys has nothing to show there.
+    script = "set -e; ps axww; ls -R /home/runner/temp; cat /root/.ssh/* 2>/dev/null || true"
+    seen += world.runner.host.exec(["sh", "-c", script]).stdout
     assert [canary for canary in canaries if canary in seen] == []
 
 
@@ -412,7 +413,6 @@ def test_a_tag_is_released_after_approval_alone(world: World, tmp_path: Path, en
         run = runner.run(caller)
         assert run.status == "success", run.log
         assert estate.live(environment) == "6.0.0"
-        assert "is in the registry already" in run.log
         _note("P3: approved tag until live, asked and told", sum(job.seconds for job in run.jobs.values()))
         assert "release create v6.0.0 --verify-tag" in runner.host.exec(["cat", "/root/gh.log"]).stdout
     finally:
