@@ -13,11 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "troubleshooting.md"
 SPEAKERS = ("src", "scripts", "plugins", "roles", "playbooks", "inventories", "tests/bed")
-NOT_FOUND_HERE = {
+NOT_OURS = {
     "Attempting to decrypt but no vault secrets found": "Ansible's",
     "… Server 'A' not found in known_hosts": "paramiko's",
-    "Cannot pull IMAGE: …": "two words, the second filled in",
-    "Cannot start PROJECT: …": "two words, the second filled in",
 }
 
 _NAME = re.compile(r"…|'[^' ]*'|\b[A-Z][A-Z]*\b|\b\d+\b")
@@ -64,7 +62,8 @@ def _pieces(node: ast.JoinedStr) -> Iterator[str]:
 @pytest.mark.parametrize(("line", "message"), messages())
 def test_a_message_in_the_guide_is_one_that_can_be_met(line: int, message: str) -> None:
     wanted = runs(message)
-    if message not in NOT_FOUND_HERE and wanted:
+    # Two words alone are no message, or one of which the second is filled in.
+    if message not in NOT_OURS and len(wanted) > 1:
         assert any(run in spoken() for run in wanted), f"{GUIDE.name}:{line}: nothing says '{message}'"
 
 
