@@ -143,7 +143,8 @@ from switchyard.names import AppName
 app = "trivial-staging"
 data = json.dumps(request(AppPaths(AppName.parse(app)), Order("deploy", sys.argv[1]), "hand"))
 run = lambda *words, **more: subprocess.run(["switchyard", *words], check=True, capture_output=True, text=True, **more)
-release = json.loads(run("preflight", "--json", input=data).stdout)["release"]
+said = run("preflight", "--json", input=data).stdout  # what it says while it works, then its answer
+release = json.loads(said[said.index("{"):])["release"]
 for phase in ("pull", "migrate", "start", "verify", "switch", "watch", "finish"):
     run("phase", app, phase, release)
 """
