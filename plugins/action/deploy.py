@@ -81,6 +81,11 @@ class ActionModule(ActionBase):
             if self._task.check_mode:
                 return self._plan(members, request)
             where = "" if fleet.single(members) is None else f"{host} "
+            if where:
+                # Ansible ends its workers without a word when it is interrupted, so it is said before.
+                display.display(
+                    "  Ctrl-C stops the following alone: the release goes on on the host, see 'switchyard status'"
+                )
             excused = [name for name in str(variables.get("allow_unreachable", "")).split(",") if name]
             done = fleet.deploy(members, request, lambda line: display.display(f"  {where}{line}"), excused=excused)
             self._keep_copy(members, request, variables)
