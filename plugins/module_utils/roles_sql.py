@@ -34,6 +34,8 @@ class Roles:
     """What is set for every session of the login."""
     monitor: str = ""
     """A login that may read statistics of every database, and no data; '' for none."""
+    pooler: str = ""
+    """A login that may ask for the verifiers of the application's logins, and nothing else; '' for none."""
 
     def statements(self) -> list[str]:
         """Everything, to be run in one transaction by a superuser connected to the database; safe to repeat."""
@@ -62,6 +64,8 @@ class Roles:
             name = identifier(self.monitor)
             result += [*self._role(self.monitor, "LOGIN"), f"GRANT pg_monitor TO {name}"]
             result.append(f"GRANT CONNECT ON DATABASE {database} TO {name}")
+        if self.pooler:
+            result += self._pooler()
         # What a migration makes belongs to the owner, whichever login ran it. Settings are not inherited by members.
         settings = {self.migrate: {**self.migrate_settings, "role": self.owner}}
         settings |= dict.fromkeys((self.app, *self.logins), self.app_settings)
@@ -71,6 +75,25 @@ class Roles:
                 f"ALTER ROLE {identifier(role)} SET {name} = {literal(value)}" for name, value in sorted(values.items())
             ]
         return result
+
+    def _pooler(self) -> list[str]:
+        pooler = identifier(self.pooler)
+        logins = ", ".join(literal(login) for login in self.logins)
+        # What is given is no password, and could be searched for one: nobody else may ask, and for nobody else's.
+        query = (
+            "SELECT r.rolname::text, r.rolpassword FROM pg_catalog.pg_authid r "
+            f"WHERE r.rolname = asked AND r.rolcanlogin AND r.rolname IN ({logins})"
+        )
+        return [
+            *self._role(self.pooler, "LOGIN"),
+            f"GRANT CONNECT ON DATABASE {identifier(self.database)} TO {pooler}",
+            "CREATE SCHEMA IF NOT EXISTS switchyard",
+            f"GRANT USAGE ON SCHEMA switchyard TO {pooler}",
+            "CREATE OR REPLACE FUNCTION switchyard.login(asked text) RETURNS TABLE (name text, verifier text) "
+            f"LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS {literal(query)}",
+            "REVOKE ALL ON FUNCTION switchyard.login(text) FROM PUBLIC",
+            f"GRANT EXECUTE ON FUNCTION switchyard.login(text) TO {pooler}",
+        ]
 
     def _role(self, name: str, login: str) -> list[str]:
         attributes = f"{login} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
@@ -92,7 +115,9 @@ class Roles:
 
     def state(self) -> str:
         """A query for one line of text that is the same as long as nothing above would change anything."""
-        names = ", ".join(literal(name) for name in (self.owner, self.app, self.migrate, *self.logins, self.monitor))
+        names = ", ".join(
+            literal(name) for name in (self.owner, self.app, self.migrate, *self.logins, self.monitor, self.pooler)
+        )
         parts = [
             "(SELECT string_agg(row(rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolreplication, "
             "rolbypassrls, rolinherit, rolpassword)::text, ' ' ORDER BY rolname) "
@@ -106,6 +131,10 @@ class Roles:
             f"(SELECT row(datdba::regrole, {_sorted('datacl')})::text FROM pg_database "
             "WHERE datname = current_database())",
             f"(SELECT row(nspowner::regrole, {_sorted('nspacl')})::text FROM pg_namespace WHERE nspname = 'public')",
+            f"(SELECT row(nspowner::regrole, {_sorted('nspacl')})::text FROM pg_namespace "
+            "WHERE nspname = 'switchyard')",
+            f"(SELECT row(proowner::regrole, prosecdef, proconfig, prosrc, {_sorted('proacl')})::text FROM pg_proc "
+            "WHERE oid = to_regprocedure('switchyard.login(text)'))",
             f"(SELECT string_agg(row(relname, {_sorted('relacl')})::text, ' ' ORDER BY relname) FROM pg_class "
             "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))",
             "(SELECT string_agg(row(defaclrole::regrole, defaclnamespace, defaclobjtype, "

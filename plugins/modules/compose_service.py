@@ -41,6 +41,12 @@ options:
     description: How long containers with a health check may take to become healthy; 0 does not wait.
     type: int
     default: 0
+  reload:
+    description:
+      - The signal on which the containers read again what is mounted into them; sent to those that ran already, on
+        every run, since it costs nothing and an earlier run may have died before it. It counts as no change.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Tells what would change.
@@ -108,6 +114,7 @@ def main() -> None:
             "restart_with": {"type": "str", "required": True},
             "restart": {"type": "bool", "default": False},
             "wait_seconds": {"type": "int", "default": 0},
+            "reload": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -125,6 +132,10 @@ def main() -> None:
         wait = ["--wait", "--wait-timeout", str(module.params["wait_seconds"])] if module.params["wait_seconds"] else []
         words = ("compose", "--project-name", project, "--file", path, "up", "--detach", "--no-deps", *wait, *starting)
         docker.do(f"start {project}", *words)
+    told = sorted(set(running) - set(starting))
+    if module.params["reload"] and told and not module.check_mode:
+        words = ("compose", "--project-name", project, "--file", path, "kill", "--signal", module.params["reload"])
+        docker.do(f"have {project} read its settings again", *words, *told)
     waiting = bool(stale) and not module.params["restart"]
     if waiting:
         module.warn(

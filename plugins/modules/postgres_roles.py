@@ -69,6 +69,16 @@ options:
     description: Its password. Without one the role is left as it is.
     type: str
     default: ""
+  pooler:
+    description:
+      - The role by which a connection pooler asks for the verifiers of O(app_logins), through the function
+        C(switchyard.login) in the database; made only with O(pooler_password).
+    type: str
+    default: ""
+  pooler_password:
+    description: Its password. Without one the role is left as it is.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Tells whether anything would change.
@@ -169,6 +179,8 @@ def main() -> None:
             "migrate_settings": {"type": "dict", "default": {}},
             "monitor": {"type": "str", "default": ""},
             "monitor_password": {"type": "str", "default": "", "no_log": True},
+            "pooler": {"type": "str", "default": ""},
+            "pooler_password": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -182,9 +194,10 @@ def main() -> None:
         params["migrate"]: params["migrate_password"],
         **{name: word for name, word in logins.items() if word},
     }
-    monitor = params["monitor"] if params["monitor_password"] else ""
-    if monitor:
-        passwords[monitor] = params["monitor_password"]
+    monitor, pooler = (params[role] if params[f"{role}_password"] else "" for role in ("monitor", "pooler"))
+    passwords |= {
+        params[role]: params[f"{role}_password"] for role in ("monitor", "pooler") if params[f"{role}_password"]
+    }
     for name, password in passwords.items():
         if not password.isascii():
             module.fail_json(msg=f"The password of {name} has to be ASCII.")
@@ -202,6 +215,7 @@ def main() -> None:
         {str(name): str(value) for name, value in params["app_settings"].items()},
         {str(name): str(value) for name, value in params["migrate_settings"].items()},
         monitor,
+        pooler,
     )
     before, after = database.run(_transaction(roles, extra, "ROLLBACK"))
     changed = before != after or bool(extra)

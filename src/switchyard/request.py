@@ -58,6 +58,7 @@ class Service:
     uid: int = 10001
     memory_mb: int = 256
     database_connections: int = 0
+    database_pooled: bool = False
     response_timeout: int = 60
     exceptions: list[str] = field(default_factory=list)
 
@@ -158,6 +159,10 @@ class Database:
 
     max_connections: int
     reserved: int = 13
+    pool_connections: int = 0
+    """Of these, how many the pooler holds at most; 0: there is no pooler."""
+    pool_clients: int = 0
+    """Connections that the pooler takes from the application."""
 
 
 @dataclass(frozen=True)

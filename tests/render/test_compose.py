@@ -155,7 +155,7 @@ def test_a_database_on_another_host_has_the_same_name_and_no_network_of_this_one
     document = compose(API_WEB_DATABASE | {"app_database_address": "192.0.2.34"})
     users = {name for name, service in document["services"].items() if "extra_hosts" in service}
     assert "api-1" in users and "web-1" not in users
-    assert document["services"]["api-1"]["extra_hosts"] == ["postgres:192.0.2.34"]
+    assert document["services"]["api-1"]["extra_hosts"] == ["postgres:192.0.2.34", "pooler:192.0.2.34"]
     assert all("data" not in service["networks"] for service in document["services"].values())
 
 
@@ -219,6 +219,47 @@ def test_postgres_is_sized_by_its_memory() -> None:
 
 def test_postgres_listens_on_a_private_address_only_when_asked() -> None:
     assert postgres(postgres_publish_address="192.0.2.7")["ports"] == ["192.0.2.7:5432:5432"]
+
+
+def access(**given: Any) -> list[str]:
+    text = str(render("postgres", "__postgres_access", POSTGRES | given))
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def test_who_may_log_in_is_decided_by_where_from() -> None:
+    alone = access()
+    assert [line for line in alone if " all scram" in line] == []
+    assert alone[-1] == "host all all samenet scram-sha-256"
+    assert alone.index("host all postgres all reject") < alone.index("host all all samenet scram-sha-256")
+    several = access(
+        postgres_app_addresses=["192.0.2.32", "2001:db8::32"], postgres_client_networks=["198.51.100.0/24"]
+    )
+    assert several[len(alone) :] == [
+        f"host all all {address} scram-sha-256" for address in ("192.0.2.32/32", "2001:db8::32/128", "198.51.100.0/24")
+    ]
+
+
+def pooler(**given: Any) -> dict[str, str]:
+    text = str(render("postgres", "__postgres_pooler_ini", POSTGRES | given))
+    return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line and not line.startswith("shop ="))
+
+
+def test_the_pooler_holds_no_more_connections_than_the_budget_says_whatever_else_is_set() -> None:
+    settings = pooler(postgres_pooler_connections=7, postgres_pooler_settings={"max_db_connections": 99, "verbose": 1})
+    assert settings["pool_mode"] == "transaction"
+    assert settings["max_db_connections"] == settings["default_pool_size"] == "7"
+    assert settings["verbose"] == "1"
+    text = str(render("postgres", "__postgres_pooler_ini", POSTGRES | {"postgres_pooler_password": "canary"}))
+    assert "canary" not in text and "shop = host=postgres port=5432 dbname=shop" in text
+
+
+def test_the_pooler_is_published_beside_postgres() -> None:
+    template = "lookup('ansible.builtin.template', __postgres_pooler_template)"
+    text = render("postgres", template, POSTGRES | {"postgres_publish_address": "192.0.2.7"})
+    service = yaml.safe_load(text)["services"]["pooler"]
+    assert service["ports"] == ["192.0.2.7:6432:6432"]
+    assert service["image"].startswith("switchyard/pgbouncer:")
+    assert service["stop_signal"] == "SIGINT"
 
 
 def test_templates_ask_for_no_group_but_the_target() -> None:

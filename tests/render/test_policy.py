@@ -29,6 +29,7 @@ HOUSE: dict[str, tuple[str, str, dict[str, Any], set[str]]] = {
         | {f"cap:{name}" for name in ("NET_BIND_SERVICE", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE")},
     ),
     "postgres.yml.j2": ("postgres", "lookup('ansible.builtin.template', __postgres_template)", POSTGRES, set()),
+    "pooler.yml.j2": ("postgres", "lookup('ansible.builtin.template', __postgres_pooler_template)", POSTGRES, set()),
 }
 APP = "app.yml.j2"
 

@@ -194,6 +194,25 @@ def test_two_colours_and_a_migration_have_to_fit_into_postgres() -> None:
     budget(10, 2, 55, migration=True)
 
 
+def pooled(connections: int, clients: int, limit: int) -> None:
+    services = {
+        "api": service(database_connections=connections, database_pooled=True, instances=3),
+        "jobs": service(database_connections=2, routes=["/jobs/"]),
+    }
+    database = {"max_connections": limit, "reserved": 13, "pool_connections": 20, "pool_clients": clients}
+    migration = {"service": "api", "command": ["up"]}
+    preflight.check_connections(make_request(services=services, database=database, migration=migration), hosts=2)
+
+
+def test_behind_a_pooler_postgres_needs_room_for_the_pool_and_the_pool_for_two_colours() -> None:
+    # 2 colours x 2 hosts: jobs 8, the pool 20, the migration 2.
+    pooled(40, 480, 43)
+    text = refusal(lambda: pooled(40, 480, 42))
+    assert text.startswith("Two colours need 30 database connections (2 x 4 + 20 of PgBouncer + migration)")
+    text = refusal(lambda: pooled(41, 491, 43))
+    assert text.startswith("Two colours need 492 connections to PgBouncer (2 x 246) and it takes 491")
+
+
 def test_without_a_database_there_is_no_budget() -> None:
     preflight.check_connections(make_request(services={"api": service(database_connections=10_000)}))
 

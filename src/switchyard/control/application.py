@@ -155,7 +155,11 @@ def build_request(
         "image_override": override,
     }
     if any(service["database"] for service in services.values()):
-        request["database"] = {"max_connections": int(variables["app_max_connections"])}
+        request["database"] = {
+            "max_connections": int(variables["app_max_connections"]),
+            "pool_connections": int(variables["app_pool_connections"]),
+            "pool_clients": int(variables["app_pool_clients"]),
+        }
     return request
 
 

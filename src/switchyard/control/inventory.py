@@ -44,7 +44,7 @@ ROLES_OF_ALL = ("host", "ssh", "firewall", "updates", "docker", "engine", "notif
 SELECTORS = {
     "env": "",
     "version": "",
-    "restart": "edge, postgres, docker",
+    "restart": "edge, postgres, pooler, docker",
     "migration": "resume, resolve",
     "allow_unreachable": "",
     "image_override": "",
@@ -62,6 +62,9 @@ SELECTORS = {
 
 # Dictionaries whose keys are names of the user's choice; each value is described by an entry point of its role's specs.
 _ENTRIES = {"app_services": ("app", "service")}
+
+# What needs no quoting in the file that PgBouncer reads its password from.
+_PLAIN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 
 Options = Mapping[str, Any]
 Where = Callable[[object], str]
@@ -180,6 +183,7 @@ def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[st
         problems += _check_fleet(values, hosts)
     if hosts.host in hosts.of("db"):
         problems += _check_backup(values)
+    problems += _check_database(values)
     problems += _check_monitoring(values, hosts)
     problems += _check_watch(values)
     try:
@@ -275,6 +279,35 @@ def _check_network(where: str, source: str) -> list[str]:
     except ValueError:
         return [f"{where}: '{source}' is no address and no network."]
     return []
+
+
+def _check_database(values: Mapping[str, Any]) -> list[str]:
+    """Who may reach Postgres, and whether the pooler has what it needs and those who use it have a pooler."""
+    problems = []
+    for name in ("postgres_app_addresses", "postgres_client_networks"):
+        problems += [problem for source in values[name] for problem in _check_network(name, source)]
+    if not values["postgres_pooler_enabled"]:
+        pooled = [name for name, service in values["app_services"].items() if service.get("database_pooled")]
+        if pooled:
+            problems.append(
+                f"app_services.{pooled[0]}.database_pooled is true and there is no PgBouncer: set "
+                "postgres_pooler_enabled, or remove the key."
+            )
+    elif not values["postgres_pooler_password"]:
+        problems.append(
+            "postgres_pooler_enabled needs postgres_pooler_password: put a long random text into the vault."
+        )
+    elif not _PLAIN.fullmatch(str(values["postgres_pooler_password"])):
+        problems.append("postgres_pooler_password: use letters, digits and . _ ~ + / = - only.")
+    if values["postgres_pooler_enabled"]:
+        wrong = [key for key in values["postgres_pooler_settings"] if not re.fullmatch(r"[a-z][a-z0-9_]*", str(key))]
+        problems += [f"postgres_pooler_settings: '{key}' is no setting of PgBouncer." for key in wrong]
+        problems += [
+            f"postgres_pooler_settings.{key}: use one line."
+            for key, value in values["postgres_pooler_settings"].items()
+            if any(character in str(value) for character in "\r\n")
+        ]
+    return problems
 
 
 def _check_backup(values: Mapping[str, Any]) -> list[str]:

@@ -66,9 +66,36 @@ class Trial:
             step="trial.config",
             environment=colours.environment(self.record, COLOURS[0], ports.load(), self.host),
         )
+        self._start_pooler()
         text = json.dumps(alone(json.loads(given.out), self.services, self.project))
         replace_file(self.file, text, step="trial.file", mode=0o600)
         run([*self._compose, "up", "--detach", "--pull", "never"], step="trial.start", timeout=300)
+
+    def _start_pooler(self) -> None:
+        """Have the live pooler's image and settings before the copy: to a release that uses it, nothing differs."""
+        backup = self.copy.backup
+        live = docker.inspect(f"{self.paths.name}-pooler")
+        if live is None:
+            return
+        settings = f"type=bind,source={backup.home / 'pooler'},target=/etc/pgbouncer,readonly"
+        user = f"{backup.uid}:{backup.uid}"
+        argv = ["docker", "run", "--detach", "--name", self._pooler, "--init", "--user", user, "--read-only"]
+        argv += ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=64m", "--mount", settings]
+        argv += [f"--tmpfs=/run/pgbouncer:uid={backup.uid},gid={backup.uid},mode=0700"]
+        argv += ["--mount", f"type=tmpfs,target={backup.data_path}", "--log-opt=max-size=10m"]
+        argv += [
+            "--network",
+            self.project,
+            "--network-alias",
+            "pooler",
+            str(live["Image"]),
+            "/etc/pgbouncer/pgbouncer.ini",
+        ]
+        run(argv, step="trial.pooler", timeout=60)
+
+    @property
+    def _pooler(self) -> str:
+        return f"{self.project}-pooler"
 
     @property
     def _compose(self) -> list[str]:
@@ -105,6 +132,7 @@ class Trial:
         ids = [container.id for container in self._containers()]
         if ids:
             run(["docker", "rm", "--force", "--volumes", *ids], step="trial.remove", timeout=120)
+        run(["docker", "rm", "--force", "--volumes", self._pooler], step="trial.unpooler", check=False)
         run(
             ["docker", "network", "disconnect", "--force", self.project, self.copy.name],
             step="trial.leave",

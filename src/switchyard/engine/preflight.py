@@ -106,17 +106,33 @@ def check_ports(name: AppName, request: Request, colour: Colour, plan: Plan, hos
 
 
 def check_connections(request: Request, hosts: int = 1) -> None:
-    """Both colours hold database connections during a switch, on each host; their sum must fit."""
-    if request.database is None:
+    """Both colours hold database connections during a switch, on each host; their sum must fit.
+
+    Those of pooled services end at the pooler, which holds no more than its own number of connections to Postgres.
+    """
+    database = request.database
+    if database is None:
         return
-    per_colour = hosts * sum(s.database_connections * s.instances for s in request.services.values())
-    needed = 2 * per_colour + (_MIGRATION_CONNECTIONS if request.migration else 0)
-    room = request.database.max_connections - request.database.reserved
-    if needed > room:
+
+    def of_colour(pooled: bool) -> int:
+        services = [s for s in request.services.values() if s.database_pooled is pooled]
+        return hosts * sum(s.database_connections * s.instances for s in services)
+
+    direct, pooled = of_colour(pooled=False), of_colour(pooled=True)
+    if pooled and 2 * pooled > database.pool_clients:
         raise _refuse(
-            f"Two colours need {needed} database connections (2 x {per_colour} + migration) and Postgres has {room} "
-            "for them (postgres_max_connections - reserved): lower database_connections or raise "
-            "postgres_max_connections."
+            f"Two colours need {2 * pooled} connections to PgBouncer (2 x {pooled}) and it takes "
+            f"{database.pool_clients}: lower database_connections or raise postgres_pooler_clients."
+        )
+    pool = database.pool_connections
+    needed = 2 * direct + pool + (_MIGRATION_CONNECTIONS if request.migration else 0)
+    room = database.max_connections - database.reserved
+    if needed > room:
+        of_pool = f" + {pool} of PgBouncer" if pool else ""
+        lower = "database_connections or postgres_pooler_connections" if pool else "database_connections"
+        raise _refuse(
+            f"Two colours need {needed} database connections (2 x {direct}{of_pool} + migration) and Postgres has "
+            f"{room} for them (postgres_max_connections - reserved): lower {lower} or raise postgres_max_connections."
         )
 
 
