@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
     def _check_together(self, specs: inventory.Specs, variables: dict[str, Any], extra: dict[str, Any]) -> list[str]:
         groups: dict[str, list[str]] = variables["groups"]
         ours = set(groups["target"])
-        hosts = {group: ours & set(groups.get(group, [])) for group in ("app", "edge", "db")}
+        hosts = {group: ours & set(groups.get(group, [])) for group in ("app", "edge", "db", "replica")}
         topology = inventory.Topology(variables["inventory_hostname"], hosts)
         # Defaults refer to each other and to what was given, as they do in the roles.
         everything = {**dict.fromkeys(specs.options), **self._defaults(), **variables}

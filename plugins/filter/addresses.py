@@ -26,6 +26,11 @@ def addresses(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -
     return list(dict.fromkeys(found))
 
 
+def prefixed(given: Sequence[str]) -> list[str]:
+    """The same addresses and networks, each with a prefix, as Postgres wants them."""
+    return list(dict.fromkeys(str(ipaddress.ip_interface(str(one)).network) for one in given))
+
+
 def _is_address(value: str) -> bool:
     try:
         address = ipaddress.ip_address(value)
@@ -39,4 +44,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
-        return {"addresses": addresses}
+        return {"addresses": addresses, "prefixed": prefixed}

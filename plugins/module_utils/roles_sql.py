@@ -36,6 +36,8 @@ class Roles:
     """A login that may read statistics of every database, and no data; '' for none."""
     pooler: str = ""
     """A login that may ask for the verifiers of the application's logins, and nothing else; '' for none."""
+    replica: str = ""
+    """A login that may stream everything that is written, and read nothing by SQL; '' for none."""
 
     def statements(self) -> list[str]:
         """Everything, to be run in one transaction by a superuser connected to the database; safe to repeat."""
@@ -66,6 +68,8 @@ class Roles:
             result.append(f"GRANT CONNECT ON DATABASE {database} TO {name}")
         if self.pooler:
             result += self._pooler()
+        if self.replica:
+            result += [*self._role(self.replica, "LOGIN"), f"ALTER ROLE {identifier(self.replica)} REPLICATION"]
         # What a migration makes belongs to the owner, whichever login ran it. Settings are not inherited by members.
         settings = {self.migrate: {**self.migrate_settings, "role": self.owner}}
         settings |= dict.fromkeys((self.app, *self.logins), self.app_settings)
@@ -116,7 +120,8 @@ class Roles:
     def state(self) -> str:
         """A query for one line of text that is the same as long as nothing above would change anything."""
         names = ", ".join(
-            literal(name) for name in (self.owner, self.app, self.migrate, *self.logins, self.monitor, self.pooler)
+            literal(name)
+            for name in (self.owner, self.app, self.migrate, *self.logins, self.monitor, self.pooler, self.replica)
         )
         parts = [
             "(SELECT string_agg(row(rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolreplication, "

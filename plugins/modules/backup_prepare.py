@@ -17,6 +17,12 @@ options:
     description: Application and environment, as APP-ENV.
     type: str
     required: true
+  replica:
+    description:
+      - Build a replica's data from the newest backup instead, when there is none. A database of its own is left alone,
+        with an error that says what to do.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Tells whether something would be done.
@@ -45,8 +51,12 @@ from ansible_collections.switchyard.stack.plugins.module_utils.engine import ask
 
 def main() -> None:
     """Ask the engine to do it."""
-    module = AnsibleModule(argument_spec={"app": {"type": "str", "required": True}}, supports_check_mode=True)
-    words = ["backup-prepare", module.params["app"], "--json", *(["--check"] if module.check_mode else [])]
+    module = AnsibleModule(
+        argument_spec={"app": {"type": "str", "required": True}, "replica": {"type": "bool", "default": False}},
+        supports_check_mode=True,
+    )
+    verb = "replica-prepare" if module.params["replica"] else "backup-prepare"
+    words = [verb, module.params["app"], "--json", *(["--check"] if module.check_mode else [])]
     answer = ask_engine(module, words, {})
     if answer is None:
         module.exit_json(changed=True)

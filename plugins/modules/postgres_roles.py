@@ -79,6 +79,14 @@ options:
     description: Its password. Without one the role is left as it is.
     type: str
     default: ""
+  replica:
+    description: The role by which a replica streams what is written; made only with O(replica_password).
+    type: str
+    default: ""
+  replica_password:
+    description: Its password. Without one the role is left as it is.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Tells whether anything would change.
@@ -181,6 +189,8 @@ def main() -> None:
             "monitor_password": {"type": "str", "default": "", "no_log": True},
             "pooler": {"type": "str", "default": ""},
             "pooler_password": {"type": "str", "default": "", "no_log": True},
+            "replica": {"type": "str", "default": ""},
+            "replica_password": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -194,10 +204,8 @@ def main() -> None:
         params["migrate"]: params["migrate_password"],
         **{name: word for name, word in logins.items() if word},
     }
-    monitor, pooler = (params[role] if params[f"{role}_password"] else "" for role in ("monitor", "pooler"))
-    passwords |= {
-        params[role]: params[f"{role}_password"] for role in ("monitor", "pooler") if params[f"{role}_password"]
-    }
+    further = [role for role in ("monitor", "pooler", "replica") if params[f"{role}_password"]]
+    passwords |= {params[role]: params[f"{role}_password"] for role in further}
     for name, password in passwords.items():
         if not password.isascii():
             module.fail_json(msg=f"The password of {name} has to be ASCII.")
@@ -214,8 +222,7 @@ def main() -> None:
         verifiers,
         {str(name): str(value) for name, value in params["app_settings"].items()},
         {str(name): str(value) for name, value in params["migrate_settings"].items()},
-        monitor,
-        pooler,
+        **{role: params[role] for role in further},
     )
     before, after = database.run(_transaction(roles, extra, "ROLLBACK"))
     changed = before != after or bool(extra)

@@ -1,20 +1,30 @@
-"""What a database needs when its application grows: a pooler before it."""
+"""What a database needs when its application grows: a pooler before it, and a replica on a second host."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 import yaml
 
 from switchyard.control.secrets import PASSWORD
+from tests.bed import Bed, Host
 from tests.database import Database
 from tests.integration.conftest import APP, DRAIN, OLD, Environment
+from tests.keeper import Keeper
 from tests.load import LoadConfig, LoadProcess, mix
 from tests.rotation import Rotation
 
 POOL = 6
 POOLER_PASSWORD = "canary-pooler-4c8e-password"
+REPLICA_PASSWORD = "canary-replica-91bd-password"
+REPLICA = "replica-1"
+POOLED = {
+    "postgres_pooler_enabled": True,
+    "postgres_pooler_password": POOLER_PASSWORD,
+    "postgres_pooler_connections": POOL,
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ def test_a_pooler_needs_its_password_and_nobody_uses_one_that_is_not_there(growt
 
 def test_the_application_moves_behind_a_pooler_and_rotates_its_password_there_under_load(growth: Growth) -> None:
     released = growth.environment
-    growth.set(postgres_pooler_enabled=True, postgres_pooler_password=POOLER_PASSWORD, postgres_pooler_connections=POOL)
+    growth.set(**POOLED)
     rotation = Rotation(released.project, released.host)
     old = rotation.values()[PASSWORD]
     load = LoadProcess(
@@ -130,3 +140,112 @@ def test_the_pooler_lets_in_nobody_but_the_application(growth: Growth) -> None:
     )
     argv = ["docker", "exec", "-e", f"PGPASSWORD={superuser}", f"{APP}-postgres", *login]
     assert "pg_hba.conf rejects" in host.exec(argv, check=False).stderr
+
+
+@dataclass(frozen=True)
+class Replica:
+    """The second host, and the environment that it belongs to."""
+
+    growth: Growth
+    host: Host
+    database: Database
+
+    def status(self) -> dict[str, object]:
+        """What `switchyard status` says of it."""
+        found: dict[str, object] = self.growth.environment.project.status()["replicas"][REPLICA]
+        return found
+
+    def wait(self, done: Callable[[], bool], what: str, seconds: float = 30) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, f"{what} was not so within {seconds:.0f} s: {self.status()}"
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def replica(growth: Growth, bed: Bed) -> Iterator[Replica]:
+    project, primary = growth.environment.project, growth.environment.host
+    host = bed.host(REPLICA, image="docker-host")
+    # The place away from the primary is this host, too: what matters is that backups come by another way than the disk.
+    keeper = Keeper(host)
+    keeper.admit()
+    known, key = str(host.place.known_hosts), str(host.place.private_key)
+    entry = {
+        "ansible_host": host.address,
+        "ansible_port": host.port,
+        "ansible_user": host.user,
+        "ansible_ssh_private_key_file": key,
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={known} -o GlobalKnownHostsFile=/dev/null "
+        "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
+        "engine_known_hosts": known,
+        "ssh_groups": ["keeper"],
+    }
+    inventory = project.folder / "inventories" / "growth.yml"
+    document = {
+        "env_local": {"children": {"local_replica": {"hosts": {REPLICA: entry}}}},
+        "replica": {"children": {"local_replica": {}}},
+    }
+    inventory.write_text(yaml.safe_dump(document))
+    growth.set(**POOLED, postgres_publish_address=primary.address, postgres_replica_password=REPLICA_PASSWORD)
+    growth.data.configure(backup_repositories=[keeper.repository()])
+    done = project.play("provision", "-e", "restart=postgres,pooler")
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield Replica(growth, host, Database(project, host, APP))
+    inventory.unlink()
+    growth.data.configure(backup_enabled=False)
+    growth.set()
+
+
+def test_a_replica_is_built_from_the_backups_and_streams(replica: Replica) -> None:
+    replica.wait(lambda: replica.status()["streaming"] is True, "streaming")
+    replica.growth.data.sql("CREATE TABLE told AS SELECT 42 AS answer")
+    replica.wait(lambda: replica.database.sql("SELECT to_regclass('told') IS NOT NULL") == "t", "the new table there")
+    assert replica.database.sql("SELECT answer FROM told") == "42"
+    said = replica.status()
+    assert said["problem"] == "" and float(str(said["lag_seconds"])) < 30, said
+    refused = replica.database.shell(
+        f"docker exec {APP}-postgres psql -U postgres -d sample -c 'DROP TABLE told'", check=False
+    )
+    assert "read-only transaction" in refused
+    text = replica.growth.environment.project.run("scripts/switchyard", "status", "local").stdout
+    assert f"{REPLICA}    replica streams from {replica.growth.environment.host.address}" in text, text
+
+
+def test_a_second_provision_of_both_changes_nothing(replica: Replica) -> None:
+    done = replica.growth.environment.project.play("provision", "--tags", "firewall,backup", "--check", "--diff")
+    assert done.returncode == 0, done.stdout + done.stderr
+    recap = done.stdout.rpartition("PLAY RECAP")[2]
+    assert recap.count("changed=0") == len([line for line in recap.splitlines() if "changed=" in line]), done.stdout
+
+
+def test_the_replica_may_stream_and_nobody_else_on_its_host_logs_in(replica: Replica) -> None:
+    primary = replica.growth.environment.host.address
+    kept = replica.growth.environment.project.folder / ".switchyard" / "secrets" / "local" / "postgres_migrate"
+    for user, password in (("sample_migrate", kept.read_text().strip()), ("sample_replica", REPLICA_PASSWORD)):
+        argv = ["docker", "exec", "-e", f"PGPASSWORD={password}", f"{APP}-postgres"]
+        argv += ["psql", "-h", primary, "-U", user, "-d", "sample", "-Atc", "SELECT 1"]
+        assert "no pg_hba.conf entry" in replica.host.exec(argv, check=False).stderr
+    assert replica.database.count_secrets(REPLICA_PASSWORD) == 0
+    assert replica.growth.data.count_secrets(REPLICA_PASSWORD) == 0
+
+
+def test_a_replica_that_was_away_catches_up_and_one_that_is_away_is_told(replica: Replica) -> None:
+    replica.host.exec(["docker", "stop", f"{APP}-postgres"])
+    problem = str(replica.status()["problem"])
+    assert "is not running" in problem or "replica.lag" in problem, problem
+    replica.growth.data.sql("UPDATE told SET answer = 43; SELECT pg_switch_wal()")
+    replica.host.exec(["docker", "start", f"{APP}-postgres"])
+    replica.wait(lambda: replica.status()["streaming"] is True, "streaming again")
+    replica.wait(lambda: replica.database.sql("SELECT answer FROM told") == "43", "what it missed")
+
+
+def test_a_promoted_replica_takes_writes_and_is_never_overwritten(replica: Replica) -> None:
+    assert replica.database.sql("SELECT pg_promote()", database="postgres") == "t"
+    assert replica.database.sql("UPDATE told SET answer = 44 RETURNING answer") == "44"
+    assert "was promoted and takes writes" in str(replica.status()["problem"])
+    done = replica.growth.environment.project.play("provision", "--tags", "backup", "--limit", f"{REPLICA},localhost")
+    assert done.returncode != 0
+    assert "holds a database of its own, no replica" in " ".join((done.stdout + done.stderr).split())
+    assert replica.database.sql("SELECT answer FROM told") == "44"
+    replica.growth.data.sql("DROP TABLE told")

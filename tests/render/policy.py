@@ -40,7 +40,8 @@ def _positive(value: object) -> bool:
 
 def _sources(service: Mapping[str, Any]) -> list[str]:
     volumes = service.get("volumes", [])
-    return [volume["source"] if isinstance(volume, Mapping) else str(volume).partition(":")[0] for volume in volumes]
+    bound = [volume for volume in volumes if not isinstance(volume, Mapping) or volume["type"] != "tmpfs"]
+    return [volume["source"] if isinstance(volume, Mapping) else str(volume).partition(":")[0] for volume in bound]
 
 
 def _is_of_the_host(source: str) -> bool:

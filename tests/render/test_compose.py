@@ -239,6 +239,22 @@ def test_who_may_log_in_is_decided_by_where_from() -> None:
     ]
 
 
+def test_a_replica_streams_from_its_primary_with_a_password_in_a_file() -> None:
+    given = {"postgres_replica_addresses": ["192.0.2.5"]}
+    assert "host replication shop_replica 192.0.2.5/32 scram-sha-256" in access(**given)
+    service = postgres(
+        group_names=["replica"],
+        inventory_hostname="db-2",
+        postgres_primary_address="192.0.2.3",
+        postgres_replica_password="canary",
+    )
+    (conninfo,) = (word for word in service["command"] if word.startswith("primary_conninfo="))
+    assert "host=192.0.2.3" in conninfo and "passfile=/etc/switchyard/replication" in conninfo
+    assert "application_name=db-2" in conninfo
+    assert "canary" not in str(service)
+    assert not [word for word in postgres()["command"] if "primary_conninfo" in word]
+
+
 def pooler(**given: Any) -> dict[str, str]:
     text = str(render("postgres", "__postgres_pooler_ini", POSTGRES | given))
     return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line and not line.startswith("shop ="))

@@ -62,6 +62,16 @@ def test_services_without_a_database_do_not_reach_one_on_another_host() -> None:
     assert "5432" not in str(render("firewall", template, given | EDGE))
 
 
+def test_a_replica_reaches_its_primary_and_the_application_both() -> None:
+    given = {"firewall_app_addresses": ["192.0.2.2"], "firewall_replica_addresses": ["192.0.2.5"]}
+    assert let_in(DB | given | {"postgres_pooler_enabled": True})[1:] == [
+        "ip saddr 192.0.2.2 tcp dport { 5432, 6432 } accept",
+        "ip saddr 192.0.2.5 tcp dport { 5432 } accept",
+    ]
+    replica = {"firewall_groups": ["replica"], "firewall_app_addresses": ["192.0.2.2"]}
+    assert let_in(replica)[1:] == ["ip saddr 192.0.2.2 tcp dport { 5432 } accept"]
+
+
 def test_other_hosts_are_known_by_every_address_of_the_inventory() -> None:
     hostvars = {
         "a": {"ansible_host": "203.0.113.1", "app_publish_address": "127.0.0.1"},

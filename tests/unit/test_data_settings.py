@@ -37,6 +37,7 @@ def variables(**more: Any) -> dict[str, Any]:
         "rto_limit_seconds": 3600,
         "rpo_limit_seconds": 120,
         "deploy_needs_drill_days": 0,
+        "replica": False,
     } | more
 
 
@@ -127,3 +128,11 @@ def test_the_schedule_has_a_timer_for_each_job_and_a_target_for_all() -> None:
 def test_a_file_on_the_host_is_read_as_strictly_as_the_inventory() -> None:
     with pytest.raises(SwitchyardError, match="retention_dayz: unknown key, did you mean 'retention_days'"):
         settings.parse({"retention_dayz": 3}, "backup")
+
+
+def test_a_replica_knows_the_places_that_outlive_its_primary_and_no_other() -> None:
+    placed = control.placing(variables(replica=True), "/f")
+    (text,) = (file["content"] for file in placed["files"] if file["path"].endswith("pgbackrest.conf"))
+    assert "repo1-type=s3" in text and "repo2-type=sftp" in text and "repo1-path=/var/lib/pgbackrest" not in text
+    with pytest.raises(SwitchyardError, match="not on the database's own host: name a place for them"):
+        control.build(variables(replica=True, repositories=[]))

@@ -132,6 +132,19 @@ def test_the_application_can_never_change_the_schema() -> None:
     assert "ALTER ROLE \"shop_migrate\" SET role = E'shop_owner'" in text
 
 
+def test_the_pooler_asks_for_the_application_alone_and_a_replica_may_only_stream() -> None:
+    roles = roles_sql.Roles(
+        "shop", "shop_owner", "shop_app", "shop_migrate", {"shop_app_a": True}, pooler="pool", replica="copy"
+    )
+    text = "\n".join(roles.statements())
+    assert "r.rolname IN (E''shop_app_a'')" in text
+    assert "REVOKE ALL ON FUNCTION switchyard.login(text) FROM PUBLIC" in text
+    assert 'GRANT EXECUTE ON FUNCTION switchyard.login(text) TO "pool"' in text
+    assert 'ALTER ROLE "copy" REPLICATION' in text
+    assert text.count(" REPLICATION") == 1
+    assert "E'pool'" in roles.state() and "E'copy'" in roles.state()
+
+
 def test_a_login_without_a_password_is_closed_and_its_sessions_end() -> None:
     def roles(**logins: bool) -> roles_sql.Roles:
         return roles_sql.Roles("shop", "shop_owner", "shop_app", "shop_migrate", logins)

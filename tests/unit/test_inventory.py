@@ -25,6 +25,8 @@ def good(**changes: Any) -> dict[str, Any]:
         "app_environment": "staging",
         "app_drain_seconds": 60,
         "app_max_connections": 100,
+        "app_pool_connections": 0,
+        "app_pool_clients": 0,
         "app_services": {"api": {"image": "example.com/api", "port": 8000, "routes": ["/"]}},
         "edge_server_names": ["example.com"],
         "host_deploy_authorized_keys": [KEY],
@@ -130,7 +132,7 @@ def test_the_place_of_a_mistake_is_said() -> None:
     [
         ({"verison": "1.0.0"}, "-e verison=...: unknown variable 'verison', did you mean 'version'?"),
         ({"restrat": "edge"}, "-e restrat=...: unknown variable 'restrat', did you mean 'restart'?"),
-        ({"restart": "nginx"}, "-e restart=nginx: use one of edge, postgres, docker."),
+        ({"restart": "nginx"}, "-e restart=nginx: use one of edge, postgres, pooler, docker."),
         ({"migration": "again"}, "-e migration=again: use one of resume, resolve."),
         ({"version": 1.1}, "-e version: 1.1 is no text; write it in quotes."),
     ],
@@ -213,6 +215,69 @@ def test_variables_fit_together(changes: dict[str, Any], words: str) -> None:
     found = together(**changes)
     assert len(found) == 1
     assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"postgres_pooler_enabled": True}, "postgres_pooler_enabled needs postgres_pooler_password"),
+        ({"postgres_pooler_enabled": True, "postgres_pooler_password": 'with "quotes"'}, "use letters, digits and"),
+        (
+            {
+                "postgres_pooler_enabled": True,
+                "postgres_pooler_password": "plain",
+                "postgres_pooler_settings": {"a\nb": 1},
+            },
+            "is no setting of PgBouncer",
+        ),
+        ({"app_services": service(database_pooled=True)}, "there is no PgBouncer"),
+        ({"postgres_client_networks": ["bastion"]}, "'bastion' is no address and no network"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_pooler_and_who_may_log_in_are_said_whole(changes: dict[str, Any], words: str) -> None:
+    found = together(**changes)
+    assert len(found) == 1
+    assert words in found[0]
+
+
+REPLICATED = {
+    "postgres_replica_password": "plain",
+    "postgres_publish_address": "192.0.2.3",
+    "backup_repositories": [
+        {"name": "away", "type": "s3", "endpoint": "e", "bucket": "b", "region": "r", "key": "k", "key_secret": "s"}
+    ],
+    "backup_passphrase": "p",
+    "backup_enabled": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "changes", "words"),
+    [
+        ("db1", {}, ""),
+        ("db2", {}, ""),
+        ("db2", {"backup_repositories": []}, "name a place for them in backup_repositories"),
+        ("db2", {"backup_enabled": False}, "backup_enabled is false"),
+        ("db2", {"postgres_replica_password": ""}, "A replica needs postgres_replica_password"),
+        ("db1", {"postgres_publish_address": ""}, "at which the replica reaches it"),
+    ],
+)
+def test_a_replica_has_what_it_is_built_from_and_a_primary_that_it_reaches(
+    host: str, changes: dict[str, Any], words: str
+) -> None:
+    groups = {"app": ["app1"], "edge": ["app1"], "db": ["db1"], "replica": ["db2"]}
+    given = good() | REPLICATED | changes
+    found = inventory.check_together(given, inventory.Topology(host, groups), {})
+    assert [words in problem for problem in found] == ([True] if words else [])
+
+
+def test_a_replica_follows_the_one_primary() -> None:
+    for groups in ({"replica": ["db2"]}, {"db": ["db1", "db3"], "replica": ["db2"]}):
+        found = inventory.check_together(good() | REPLICATED, inventory.Topology("db2", groups), {})
+        assert any("A replica follows the one host in the group db" in problem for problem in found), found
+    both = inventory.Topology("db1", {"db": ["db1"], "replica": ["db1"]})
+    assert any("is in the groups db and replica" in p for p in inventory.check_together(good() | REPLICATED, both, {}))
 
 
 FLEET = inventory.Topology("app1", {"app": ["app1", "app2"], "edge": ["edge1"], "db": ["db1"]})

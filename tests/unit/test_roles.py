@@ -140,6 +140,9 @@ def test_defaults_that_two_roles_share_are_one_value() -> None:
     app, engine = specs("app")["main"]["options"], specs("engine")["main"]["options"]
     assert f"default({edge['edge_drain_seconds']['default']})" in app["app_drain_seconds"]["default"]
     assert f"default({postgres['postgres_max_connections']['default']})" in app["app_max_connections"]["default"]
+    for name in ("connections", "clients"):
+        default = postgres[f"postgres_pooler_{name}"]["default"]
+        assert f"postgres_pooler_{name} | default({default})" in app[f"app_pool_{name}"]["default"]
     assert f"default('{edge['edge_image']['default']}')" in engine["engine_edge_image"]["default"]
     assert f"default('{app['app_publish_address']['default']}')" in engine["engine_publish_address"]["default"]
     assert f"default('{host['host_deploy_user']['default']}')" in engine["engine_deploy_user"]["default"]

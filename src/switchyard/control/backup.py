@@ -22,7 +22,7 @@ _ENGINE = "/usr/local/sbin/switchyard"
 _HEAD = "# Placed by Switchyard's role backup; changes here are overwritten."
 
 
-def from_inventory(values: Mapping[str, Any]) -> dict[str, Any]:
+def from_inventory(values: Mapping[str, Any], *, replica: bool = False) -> dict[str, Any]:
     """The role's variables as it gathers them itself, from those of the inventory; for checks without a host."""
     own = {name.removeprefix("backup_"): value for name, value in values.items() if name.startswith("backup_")}
     drill = {name.removeprefix("drill_"): value for name, value in own.items() if name.startswith("drill_")}
@@ -37,11 +37,12 @@ def from_inventory(values: Mapping[str, Any]) -> dict[str, Any]:
         "data_path": "/",
         "pgdata": "/",
         "services": values["app_services"],
+        "replica": replica,
     }
 
 
 def given(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every repository with its secrets, the one on the host first."""
+    """Every repository with its secrets, the one on the host first; a replica's host has none of its own."""
     passphrase = variables["passphrase"]
     if not passphrase:
         raise SwitchyardError(
@@ -51,7 +52,8 @@ def given(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     off_site = [{key: value for key, value in one.items() if value is not None} for one in variables["repositories"]]
     defaults = {"passphrase": passphrase, "path": "/switchyard"}
-    return [{"name": "local", "type": "local", "passphrase": passphrase}, *({**defaults, **one} for one in off_site)]
+    local = [] if variables["replica"] else [{"name": "local", "type": "local", "passphrase": passphrase}]
+    return [*local, *({**defaults, **one} for one in off_site)]
 
 
 def build(variables: Mapping[str, Any]) -> Backup:
@@ -72,6 +74,7 @@ def build(variables: Mapping[str, Any]) -> Backup:
         "volumes": sorted({volume for service in services.values() for volume in service.get("volumes") or {}}),
         "repositories": [repositories.public(one) for one in given(variables)],
         "deploy_needs_drill_days": int(variables["deploy_needs_drill_days"]),
+        "replica": bool(variables["replica"]),
         "drill": {key: int(variables[key]) for key in _DRILL}
         | {
             "assertions": [{"name": one["name"], "sql": one["sql"]} for one in variables["assertions"]],

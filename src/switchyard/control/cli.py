@@ -220,11 +220,17 @@ def _on_database(verb: str, *options: str) -> Handler:
 
 
 def _status(arguments: argparse.Namespace, environment: Environment) -> int:
-    members = _members(environment)
-    if fleet.single(members):
-        return _engine(arguments, environment, "status", str(environment.name))
     from switchyard.control import survey
 
+    members = _members(environment)
+    if one := fleet.single(members):
+        replicas = survey.replicas(members, str(environment.name))
+        if arguments.json and replicas:
+            print(json.dumps(fleet.ask(one, ["status", str(environment.name), "--json"]) | {"replicas": replicas}))
+            return int(Exit.OK)
+        code = _engine(arguments, environment, "status", str(environment.name))
+        print("".join(f"{line}\n" for line in survey.replica_lines(replicas)), end="")
+        return code
     report = survey.survey(members, str(environment.name))
     print(json.dumps(report) if arguments.json else survey.text(report))
     return int(Exit.UNREACHABLE if report["unreachable"] else Exit.OK)

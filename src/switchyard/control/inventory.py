@@ -38,7 +38,12 @@ ROLES = (
     "deploy_access",
     "monitoring",
 )
-ROLES_OF_GROUP = {"app": ("app", "deploy_access"), "edge": ("edge",), "db": ("backup", "postgres")}
+ROLES_OF_GROUP = {
+    "app": ("app", "deploy_access"),
+    "edge": ("edge",),
+    "db": ("backup", "postgres"),
+    "replica": ("backup", "postgres"),
+}
 ROLES_OF_ALL = ("host", "ssh", "firewall", "updates", "docker", "engine", "notify", "monitoring")
 
 SELECTORS = {
@@ -181,8 +186,9 @@ def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[st
         problems += _check_edge(values)
     if hosts.host in hosts.of("app"):
         problems += _check_fleet(values, hosts)
-    if hosts.host in hosts.of("db"):
-        problems += _check_backup(values)
+    if hosts.host in hosts.of("db") | hosts.of("replica"):
+        problems += _check_backup(values, replica=hosts.host in hosts.of("replica"))
+    problems += _check_replica(values, hosts)
     problems += _check_database(values)
     problems += _check_monitoring(values, hosts)
     problems += _check_watch(values)
@@ -266,7 +272,7 @@ def _check_firewall(values: Mapping[str, Any]) -> list[str]:
         wrong = [port for port in rule["ports"] if not re.fullmatch(r"[1-9]\d{0,4}(-[1-9]\d{0,4})?", str(port))]
         problems += [f"{where}.ports: '{port}' is no port and no range such as 5000-5010." for port in wrong]
         problems += [problem for source in rule.get("from", []) for problem in _check_network(f"{where}.from", source)]
-    for kind in ("edge_addresses", "app_addresses", "database_addresses", "container_networks"):
+    for kind in ("edge_addresses", "app_addresses", "database_addresses", "replica_addresses", "container_networks"):
         name = f"firewall_{kind}"
         problems += [problem for source in values[name] for problem in _check_network(name, source)]
     return problems
@@ -284,7 +290,7 @@ def _check_network(where: str, source: str) -> list[str]:
 def _check_database(values: Mapping[str, Any]) -> list[str]:
     """Who may reach Postgres, and whether the pooler has what it needs and those who use it have a pooler."""
     problems = []
-    for name in ("postgres_app_addresses", "postgres_client_networks"):
+    for name in ("postgres_app_addresses", "postgres_client_networks", "postgres_replica_addresses"):
         problems += [problem for source in values[name] for problem in _check_network(name, source)]
     if not values["postgres_pooler_enabled"]:
         pooled = [name for name, service in values["app_services"].items() if service.get("database_pooled")]
@@ -310,12 +316,41 @@ def _check_database(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _check_backup(values: Mapping[str, Any]) -> list[str]:
+def _check_replica(values: Mapping[str, Any], hosts: Topology) -> list[str]:
+    """What a replica and its primary need of each other."""
+    replicas, primaries = hosts.of("replica"), hosts.of("db")
+    if not replicas or hosts.host not in replicas | primaries:
+        return []
+    problems = []
+    if len(primaries) != 1:
+        names = ", ".join(sorted(primaries)) or "none"
+        problems.append(f"A replica follows the one host in the group db; this environment has: {names}.")
+    if hosts.host in replicas & primaries:
+        problems.append(
+            f"{hosts.host} is in the groups db and replica: its database follows another one, or it does not."
+        )
+    if hosts.host in replicas and not values["backup_enabled"]:
+        problems.append("A replica is built from a backup, and backup_enabled is false.")
+    if not _PLAIN.fullmatch(str(values["postgres_replica_password"])):
+        problems.append(
+            "A replica needs postgres_replica_password, of letters, digits and . _ ~ + / = -: put a long random text "
+            "into the vault."
+        )
+    address = str(values["postgres_publish_address"])
+    if hosts.host in primaries and not _is_of_one_host(address):
+        problems.append(
+            f"postgres_publish_address is '{address}' and a replica is on another host: give {hosts.host} its private "
+            "address, at which the replica reaches it."
+        )
+    return problems
+
+
+def _check_backup(values: Mapping[str, Any], *, replica: bool = False) -> list[str]:
     """What the role would refuse, said before any host is touched."""
     if not values["backup_enabled"]:
         return []
     try:
-        backup.placing(backup.from_inventory(values), "/")
+        backup.placing(backup.from_inventory(values, replica=replica), "/")
     except SwitchyardError as error:
         return [error.message]
     return []
@@ -330,7 +365,7 @@ def _check_monitoring(values: Mapping[str, Any], hosts: Topology) -> list[str]:
     # 0.0.0.0 counts as private for the library, and is every address.
     if private.is_unspecified or not private.is_private:
         return [f"monitoring_address: {address} is not a private address; metrics are for nobody outside."]
-    others = {host for group in ("app", "edge", "db") for host in hosts.of(group)} - {hosts.host}
+    others = {host for group in ("app", "edge", "db", "replica") for host in hosts.of(group)} - {hosts.host}
     if values["monitoring_enabled"] and private.is_loopback and others:
         return [
             f"monitoring_address is {address}, where only {hosts.host} itself can ask: give it its private address."

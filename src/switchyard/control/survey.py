@@ -6,6 +6,7 @@ from typing import Any
 
 from switchyard.control.operations import ask
 from switchyard.control.transport import ConnectionLost, Member
+from switchyard.data import replica
 from switchyard.errors import SwitchyardError
 from switchyard.watch import alerts
 
@@ -18,7 +19,9 @@ def survey(members: Sequence[Member], app: str) -> Report:
     """Every host's own report, what the edges serve, and whether they agree."""
     hosts = sorted((m for m in members if m.groups & {"app", "edge"}), key=lambda member: member.name)
     with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as pool:
-        reports = dict(zip([m.name for m in hosts], pool.map(lambda m: _one(m, app), hosts), strict=True))
+        reports = dict(
+            zip([m.name for m in hosts], pool.map(lambda m: _one(m, ["status", app, "--json"]), hosts), strict=True)
+        )
     edges = [m.name for m in hosts if "edge" in m.groups]
     served = {name: reports[name].get("serves", "") for name in edges if "unreachable" not in reports[name]}
     first = next(iter(served), "")
@@ -33,6 +36,8 @@ def survey(members: Sequence[Member], app: str) -> Report:
         has = (report.get("live") or {}).get("release", "")
         if "app" in member.groups and "unreachable" not in report and has != wanted:
             disagreements.append(f"{member.name} has no part in {wanted}: the next deploy brings it up to date")
+    followers = replicas(members, app)
+    disagreements += [f"{name}: {report['problem']}" for name, report in followers.items() if report.get("problem")]
     head = reports[first] if first else {}
     return {
         "app": app.rpartition("-")[0],
@@ -42,16 +47,37 @@ def survey(members: Sequence[Member], app: str) -> Report:
         "mixed": mixed,
         "operation": head.get("operation", ""),
         "bad": head.get("bad", {}),
-        "unreachable": {name: r["unreachable"] for name, r in reports.items() if "unreachable" in r},
+        "unreachable": {name: r["unreachable"] for name, r in (reports | followers).items() if "unreachable" in r},
         "disagreements": disagreements,
         "alerts": [alert for report in reports.values() for alert in report.get("standing", {}).get("alerts", [])],
         "hosts": reports,
+        "replicas": followers,
     }
 
 
-def _one(member: Member, app: str) -> Report:
+def replicas(members: Sequence[Member], app: str) -> dict[str, Report]:
+    """What each replica of the database says of itself, by host."""
+    hosts = sorted((m for m in members if "replica" in m.groups), key=lambda member: member.name)
+    with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as pool:
+        found = list(pool.map(lambda m: _one(m, ["replica", app, "--json"]), hosts))
+    missing = {"problem": "there is no replica yet: run provision.yml"}
+    return {member.name: report or missing for member, report in zip(hosts, found, strict=True)}
+
+
+def replica_lines(found: dict[str, Report]) -> list[str]:
+    """The same for a person, a line for each."""
+    return [f"  {name:<12} replica {_replica_words(report)}" for name, report in found.items()]
+
+
+def _replica_words(report: Report) -> str:
+    if "unreachable" in report:
+        return f"UNREACHABLE {report['unreachable']}"
+    return replica.words(report)
+
+
+def _one(member: Member, words: list[str]) -> Report:
     try:
-        return ask(member.transport, ["status", app, "--json"])
+        return ask(member.transport, words)
     except (ConnectionLost, SwitchyardError) as error:
         return {"unreachable": str(error)}
 
@@ -71,6 +97,7 @@ def text(report: Report) -> str:
         lines += [f"  {name:<12} {line}" for line in alerts.lines(host.get("standing", _NOTHING))]
         for instance, health in (host["live"] or {}).get("health", {}).items():
             lines.append(f"  {name:<12}       {instance}: {health}")
+    lines += replica_lines(report["replicas"])
     lines += [f"  bad          {release}: {reason}" for release, reason in report["bad"].items()]
     lines.append(f"  operation    {report['operation'] or 'none'}")
     lines += [f"  DISAGREE     {item}" for item in report["disagreements"]]

@@ -76,11 +76,12 @@ def restore(op: Operation, wish: Wish) -> None:
 
 def choose(backup: Backup, target: pgbackrest.Target, repository: str, paths: AppPaths) -> targets.Choice:
     """Ask the repositories and choose; works also while there is no live database."""
-    stanza = _info(backup)
+    stanza = info(backup)
     return targets.decide(backup, stanza, target, repository, Ledger.load(paths).events)
 
 
-def _info(backup: Backup) -> dict[str, Any]:
+def info(backup: Backup) -> dict[str, Any]:
+    """What the repositories hold, as `pgbackrest.info` tells it; works also while there is no live database."""
     found = docker.inspect(backup.container)
     if found and found["State"]["Running"]:
         return pgbackrest.info(backup.container)

@@ -86,6 +86,8 @@ class Backup:
     volumes: list[str] = field(default_factory=list)
     drill: DrillSettings = field(default_factory=DrillSettings)
     deploy_needs_drill_days: int = 0
+    replica: bool = False
+    """Whether the database on this host follows another one; then only repositories away from that one are known."""
     archive_warning_seconds: int = 600
     archive_critical_seconds: int = 1800
 
@@ -157,7 +159,14 @@ def parse(data: object, where: str) -> Backup:
         check_repository(repository, f"{where}.repositories")
     if len(set(names)) != len(names):
         raise SwitchyardError(f"{where}.repositories: two have the same name.", Exit.USAGE)
-    if not names or backup.repositories[0].off_site or any(not r.off_site for r in backup.repositories[1:]):
+    if backup.replica:
+        if not names or any(not r.off_site for r in backup.repositories):
+            raise SwitchyardError(
+                "A replica is built from backups that are not on the database's own host: name a place for them in "
+                "backup_repositories.",
+                Exit.USAGE,
+            )
+    elif not names or backup.repositories[0].off_site or any(not r.off_site for r in backup.repositories[1:]):
         raise SwitchyardError(f"{where}.repositories: the first one is local, the others are not.", Exit.USAGE)
     if len({assertion.name for assertion in backup.drill.assertions}) != len(backup.drill.assertions):
         raise SwitchyardError(f"{where}.drill.assertions: two have the same name.", Exit.USAGE)
@@ -197,9 +206,18 @@ def find(name: AppName) -> Backup | None:
     return parse(data, str(path))
 
 
-def load(name: AppName) -> Backup:
-    """Read an application's backup settings; raises `SwitchyardError` when there are none."""
+def load(name: AppName, *, replica: bool = False) -> Backup:
+    """Read an application's backup settings; raises `SwitchyardError` when there are none.
+
+    Also when the database here follows another one, unless the caller is about replicas: backups are that one's.
+    """
     backup = find(name)
+    if backup and backup.replica and not replica:
+        raise SwitchyardError(
+            f"{name} is a replica on this host: ask for this on the host of its primary, or promote it first "
+            "(docs/runbook.md).",
+            Exit.PREFLIGHT,
+        )
     if backup is None:
         raise SwitchyardError(
             f"{name} has no backup on this host: set backup_enabled to true and run provision.yml.", Exit.PREFLIGHT

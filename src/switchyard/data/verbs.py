@@ -14,6 +14,9 @@ def add_verbs(verb: VerbAdder) -> None:
         "backup-prepare", _prepare, "set repositories up and make the first full backup, where that is missing"
     )
     child.add_argument("--check", action="store_true", help="only tell whether something would be done")
+    child = verb("replica-prepare", _replica_prepare, "build the data of a replica from a backup, where it is missing")
+    child.add_argument("--check", action="store_true", help="only tell whether something would be done")
+    verb("replica", _replica, "tell how far the replica on this host is behind")
     child = verb("backup-job", _job, "run what a timer runs", app=False, with_json=False)
     child.add_argument("job", choices=JOBS)
     child.add_argument("app", metavar="APP-ENV")
@@ -59,6 +62,23 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
     report = backup.prepare(settings.load(app_name(arguments.app)), _complain, check_only=arguments.check)
     show(arguments, report, str(report["message"]))
+    return 0
+
+
+def _replica_prepare(arguments: argparse.Namespace) -> int:
+    from switchyard.data import replica, settings
+
+    found = settings.load(app_name(arguments.app), replica=True)
+    report = replica.prepare(found, _complain, check_only=arguments.check)
+    show(arguments, report, str(report["message"]))
+    return 0
+
+
+def _replica(arguments: argparse.Namespace) -> int:
+    from switchyard.data import replica
+
+    report = replica.state(app_name(arguments.app))
+    show(arguments, report or {}, replica.words(report) if report else "there is no replica on this host")
     return 0
 
 
