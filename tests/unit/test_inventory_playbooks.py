@@ -98,7 +98,7 @@ def test_the_shipped_staging_only_lacks_what_is_secret(project: Project, playboo
         ),
         (("-e", "env=staging", "-e", "verison=1.0.0"), "unknown variable 'verison', did you mean 'version'?"),
         (("-e", "env=staging", "-e", "app_retian=3"), "-e: unknown variable 'app_retian', did you mean 'app_retain'?"),
-        (("-e", "env=staging", "-e", "restart=nginx"), "-e restart=nginx: use one of edge, postgres, docker."),
+        (("-e", "env=staging", "-e", "restart=nginx"), "-e restart=nginx: use one of edge, postgres, pooler, docker."),
         (("-e", "env=staging", "-e", "version="), "'' is not a valid version"),
         (("-e", "env=staging", "-e", '{"version": 1.10}'), "-e version: 1.1 is no text; write it in quotes."),
         (("-e", "env=staging", "-e", "version=../../etc"), "'../../etc' is not a valid version"),
