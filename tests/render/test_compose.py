@@ -229,6 +229,7 @@ def access(**given: Any) -> list[str]:
 def test_who_may_log_in_is_decided_by_where_from() -> None:
     alone = access()
     assert [line for line in alone if " all scram" in line] == []
+    assert "local replication all trust" in alone
     assert alone[-1] == "host all all samenet scram-sha-256"
     assert alone.index("host all postgres all reject") < alone.index("host all all samenet scram-sha-256")
     several = access(

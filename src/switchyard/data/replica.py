@@ -53,7 +53,8 @@ def _build(backup: Backup, say: Say) -> None:
     chosen = pgbackrest.choose(pgbackrest.parse_info(restore.info(backup)), pgbackrest.Target("latest"))
     copy = Copy(backup, f"{backup.name}-replica", backup.home / "data.building")
     say(f"replica: {chosen.label}, {chosen.size >> 20} MiB")
-    copy.restore(chosen, [f"--repo={chosen.repository}", f"--set={chosen.label}", "--type=standby"], say)
+    # Without --repo, which would end in the replica's settings: what it misses later may come from any place.
+    copy.restore(chosen, [f"--set={chosen.label}", "--type=standby"], say)
     copy.remove_container()
     # An empty directory, as the role made it, is replaced by the rename; any other one is not.
     run(["mv", "-T", str(copy.folder), str(backup.live_data)], step="replica.place")
