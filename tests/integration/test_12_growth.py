@@ -180,8 +180,10 @@ def replica(growth: Growth, bed: Bed) -> Iterator[Replica]:
         "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
         "engine_known_hosts": known,
         "ssh_groups": ["keeper"],
+        "postgres_publish_address": host.address,
     }
-    inventory = project.folder / "inventories" / "growth.yml"
+    inventory, local = (project.folder / "inventories" / name for name in ("growth.yml", "local.yml"))
+    before = local.read_text()
     document = {
         "env_local": {"children": {"local_replica": {"hosts": {REPLICA: entry}}}},
         "replica": {"children": {"local_replica": {}}},
@@ -193,6 +195,7 @@ def replica(growth: Growth, bed: Bed) -> Iterator[Replica]:
     assert done.returncode == 0, done.stdout + done.stderr
     yield Replica(growth, host, Database(project, host, APP))
     inventory.unlink()
+    local.write_text(before)
     growth.data.configure(backup_enabled=False)
     growth.set()
 
@@ -248,4 +251,34 @@ def test_a_promoted_replica_takes_writes_and_is_never_overwritten(replica: Repli
     assert done.returncode != 0
     assert "holds a database of its own, no replica" in " ".join((done.stdout + done.stderr).split())
     assert replica.database.sql("SELECT answer FROM told") == "44"
+
+
+def test_in_the_group_db_the_promoted_one_gets_backups_of_its_own(replica: Replica) -> None:
+    project = replica.growth.environment.project
+    folder = project.folder / "inventories"
+    # What the runbook says: its host into db, the old one out of it.
+    text = (folder / "local.yml").read_text()
+    (folder / "local.yml").write_text(
+        text.replace("local_db:\n      hosts:\n        local-1:", "local_db:\n      hosts:")
+    )
+    text = (folder / "growth.yml").read_text()
+    assert text.count("local_replica") == 2
+    text = (
+        text.replace("local_replica", "local_db", 1)
+        .replace("\nreplica:\n", "\ndb:\n")
+        .replace("local_replica", "local_db")
+    )
+    (folder / "growth.yml").write_text(text)
+    replica.growth.set(
+        **POOLED,
+        postgres_publish_address=replica.growth.environment.host.address,
+        app_database_address=replica.host.address,
+    )
+    words = ("--tags", "engine,firewall,backup", "--limit", f"{REPLICA},localhost", "-e", "restart=postgres")
+    done = project.play("provision", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(replica.database.engine("backups", APP, "--json").stdout)
+    assert {row["repository"] for row in rows if row["type"] == "full"} == {"local", "offsite"}, rows
+    assert replica.database.sql("SELECT answer FROM told") == "44"
+    assert replica.database.sql("SELECT pg_is_in_recovery()") == "f"
     replica.growth.data.sql("DROP TABLE told")
