@@ -215,6 +215,14 @@ def test_a_replica_is_built_from_the_backups_and_streams(replica: Replica) -> No
     assert f"{REPLICA}    replica streams from {replica.growth.environment.host.address}" in text, text
 
 
+def test_a_drill_starts_the_release_behind_a_pooler_of_its_own(replica: Replica) -> None:
+    result = replica.growth.data.operation("drill", "--plan", "latest")
+    assert result["code"] == 0, result
+    assert "runs on the copy" in result["details"]
+    left = replica.growth.data.shell("docker ps -a --format '{{.Names}}'; docker network ls --format '{{.Name}}'")
+    assert "drill" not in left
+
+
 def test_a_second_provision_of_both_changes_nothing(replica: Replica) -> None:
     done = replica.growth.environment.project.play("provision", "--tags", "firewall,backup", "--check", "--diff")
     assert done.returncode == 0, done.stdout + done.stderr
