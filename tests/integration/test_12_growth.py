@@ -132,7 +132,7 @@ def test_the_pooler_lets_in_nobody_but_the_application(growth: Growth) -> None:
     kept = growth.environment.project.folder / ".switchyard" / "secrets" / "local"
     migrate = (kept / "postgres_migrate").read_text().strip()
     superuser = (kept / "postgres_superuser").read_text().strip()
-    for user, password in (("sample_migrate", migrate), ("postgres", superuser), ("sample_pooler", POOLER_PASSWORD)):
+    for user, password in (("sample_migrate", migrate), ("postgres", superuser)):
         assert growth.pooler(user, password) != "in", user
     host, login = (
         growth.environment.host,
