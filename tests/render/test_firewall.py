@@ -53,8 +53,8 @@ def test_services_without_a_database_do_not_reach_one_on_another_host() -> None:
     given = NETWORKS | APP | {"app_database_address": "192.0.2.3", "firewall_database_addresses": ["2001:db8::3"]}
     text = str(render("firewall", template, given))
     rules = [
-        'iifname "sya-*" ip daddr 192.0.2.3 tcp dport 5432 drop',
-        'iifname "sya-*" ip6 daddr 2001:db8::3 tcp dport 5432 drop',
+        'iifname "sya-*" ip daddr 192.0.2.3 tcp dport { 5432, 6432 } drop',
+        'iifname "sya-*" ip6 daddr 2001:db8::3 tcp dport { 5432, 6432 } drop',
     ]
     assert all(rule in text for rule in rules)
     # Before what lets containers out.
