@@ -19,10 +19,13 @@ class Seen:
 
 
 class Traffic:
-    """Keeps `workers` connections busy with about `rate` requests in a second in all, while the block runs."""
+    """Keeps `workers` connections busy with about `rate` requests in a second in all, while the block runs.
 
-    def __init__(self, address: str, rate: float, path: str = "/", workers: int = 4) -> None:
-        self.address, self.path, self.pause = address, path, workers / rate
+    They begin `after` so many seconds.
+    """
+
+    def __init__(self, address: str, rate: float, path: str = "/", workers: int = 4, after: float = 0.0) -> None:
+        self.address, self.path, self.pause, self.after = address, path, workers / rate, after
         self.seen: list[Seen] = []
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(workers)]
@@ -41,6 +44,7 @@ class Traffic:
 
     def _ask(self) -> None:
         connection = http.client.HTTPConnection(self.address, timeout=10)
+        self._end.wait(self.after)
         while not self._end.is_set():
             began = time.monotonic()
             try:

@@ -1,15 +1,19 @@
 """`make bench-watch`: what the watch over a release promises, by simulation and on a real host.
 
-`make bench-watch ONLY=word,word` runs the parts whose names contain one of the words: ledger, alerts, simulation, cost,
-reverts, clean, survival, canary.
+`make bench-watch ONLY=word,word` runs the parts whose names contain one of the words: ledger, alerts, simulation, cost
+(two parts), reverts, clean, survival, canary, edges.
 """
 
+import contextlib
 import http.client
 import json
+import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,10 @@ from switchyard.watch.accesslog import Follower, Place
 from switchyard.watch.rule import Judge
 from switchyard.watch.watcher import feed
 from tests.bed import Bed
+from tests.bed.errors import BedError
 from tests.bench import ledger
-from tests.bench.bars import Bench, chosen
+from tests.bench.bars import Bench, chosen, median
+from tests.fleet import TRIVIAL, FleetLab
 from tests.lab import APP, VERSIONS, Lab
 from tests.project import Project
 from tests.simulation import BAD, CLEAN, run
@@ -31,6 +37,9 @@ OLD, NEW = VERSIONS
 SEEDS = range(50)
 CLIENTS = 20_000
 RATE = 2000
+ROUNDS, SECONDS = 5, 8
+Crossing = Callable[[Lab, dict[str, Any], list[Traffic]], float]
+"""When a release fell short, in seconds since 1970, from the result of its deploy and its users."""
 
 
 def simulation(bench: Bench) -> None:
@@ -69,6 +78,59 @@ def cost(bench: Bench) -> None:
     bench.add(f"CPU of the watch itself at {RATE} requests/s", share, 5, "% core")
 
 
+def logging(bench: Bench, lab: Lab) -> None:
+    """What access log and watch take together, at a fixed rate: with both, and with neither, in turns."""
+    lab.host.exec(["sh", "-c", "command -v hey || (apt-get update -qq && apt-get install -y -qq hey)"], timeout=300)
+    back_to_old(lab)
+    assert lab.deploy(NEW, migration=None, probation_seconds=3600.0, watch="detached")["code"] == 0
+    pointer = f"/var/lib/switchyard/edge/live/pointers/{APP}.conf"
+    lab.host.exec(
+        ["sh", "-c", f"cp {pointer} /root/full; sed 's/^    access_log .*/    access_log off;/' {pointer} > /root/bare"]
+    )
+    found: dict[str, list[tuple[float, float, float]]] = {"full": [], "bare": []}
+    signals = {"bare": "STOP", "full": "CONT"}
+    for name in [*signals] * ROUNDS:
+        watch = f"systemctl kill -s {signals[name]} 'switchyard-watch-*'"
+        lab.host.exec(["sh", "-c", f"cp /root/{name} {pointer}; docker kill -s HUP switchyard-edge; {watch}"])
+        # Workers of before the reload end, and the watch catches up.
+        time.sleep(3)
+        found[name].append(_under_load(lab))
+    lab.engine("abort", APP, check=True)
+    lab.settle()
+    slowest = min(rate for name in found for rate, _, _ in found[name])
+    bench.add(f"requests/s while it was measured, of {RATE}", slowest, 0.95 * RATE, "1/s", want=">=")
+    (_, full_p99, full_took), (_, bare_p99, bare_took) = (zip(*found[name], strict=True) for name in ("full", "bare"))
+    more = median([full - bare for full, bare in zip(full_took, bare_took, strict=True)])
+    note = f"edge and watch {median(full_took):.1f} %, without log and watch {median(bare_took):.1f} %"
+    bench.add(f"CPU of JSON log and watch at {RATE} requests/s", more, 5, "% core", note=note)
+    ratio = median([full / bare for full, bare in zip(full_p99, bare_p99, strict=True)])
+    note = f"{median(full_p99):.2f} ms against {median(bare_p99):.2f} ms"
+    bench.add("p99 with JSON log and watch against without", ratio, 1.1, "x", note=note)
+
+
+def _under_load(lab: Lab) -> tuple[float, float, float]:
+    """Requests in a second, p99 in ms, and what edge and watch took of one core in %, at the fixed rate."""
+    before, began = _ticks(lab), time.monotonic()
+    workers = 20
+    argv = ["hey", "-z", f"{SECONDS}s", "-c", str(workers), "-q", str(RATE // workers), f"http://{lab.host.address}/"]
+    out = lab.host.exec(argv, timeout=60).stdout
+    took = (_ticks(lab) - before) / (time.monotonic() - began)
+    assert set(re.findall(r"\[(\d+)\]\s+\d+ responses", out)) == {"200"}, out
+    rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", out)[0])
+    return rate, float(re.findall(r"99% in ([\d.]+) secs", out)[0]) * 1000, took
+
+
+def _ticks(lab: Lab) -> float:
+    """Hundredths of a second of CPU that the edge's Nginx and the watch have taken: per cent of a core, by second."""
+    script = (
+        "w=$(systemctl show -p MainPID --value 'switchyard-watch-*'); e=$(docker inspect -f '{{.State.Pid}}' "
+        "switchyard-edge); cat /proc/$e/stat /proc/$w/stat $(sed 's/[0-9][0-9]*/\\/proc\\/&\\/stat/g' "
+        "/proc/$e/task/$e/children)"
+    )
+    lines = lab.host.exec(["sh", "-c", script]).stdout.splitlines()
+    return sum(sum(map(int, line.rpartition(")")[2].split()[11:13])) for line in lines)
+
+
 def compose(lab: Lab, version: str, environment: dict[str, str], **service: Any) -> str:
     """The compose text of a release with a fault."""
     document = yaml.safe_load(lab.request(version)["compose"])
@@ -77,51 +139,122 @@ def compose(lab: Lab, version: str, environment: dict[str, str], **service: Any)
     return str(yaml.safe_dump(document))
 
 
-def back_to_old(lab: Lab) -> None:
+def back_to_old(lab: Lab, environment: dict[str, str] | None = None) -> None:
     """The old version live, nobody at work."""
     lab.settle()
-    assert lab.deploy(OLD, migration=None, probation_seconds=0.0)["code"] in (0,)
+    result = lab.deploy(OLD, migration=None, probation_seconds=0.0, compose=compose(lab, OLD, environment or {}))
+    assert result["code"] == 0, result
+
+
+def decided(lab: Lab, result: dict[str, Any]) -> float:
+    """When the watch decided, in seconds since 1970, by its own log, which has whole seconds."""
+    log = f"/var/log/switchyard/ops/{result['op']}.watch.log"
+    line = lab.host.exec(["grep", "-h", "watch: verdict", log], check=False).stdout
+    if not line:
+        return float("inf")
+    day = datetime.fromtimestamp(result["switched_at"], UTC)
+    moment = datetime.combine(day.date(), datetime.strptime(line.split()[0], "%H:%M:%S").time(), UTC)
+    return (moment if moment > day - timedelta(hours=1) else moment + timedelta(days=1)).timestamp()
+
+
+def nth(count: int, which: int = 0) -> Crossing:
+    """The crossing is the bad release's answer of that number, to these users."""
+
+    def found(_: Lab, __: dict[str, Any], users: list[Traffic]) -> float:
+        return sorted(seen.at for seen in users[which].seen if seen.release == NEW)[count - 1]
+
+    return found
+
+
+def logged(lab: Lab, _: dict[str, Any], __: list[Traffic]) -> float:
+    """The crossing is what a container wrote down itself."""
+    script = "for c in $(docker ps -aq); do docker logs $c 2>&1 | grep '^crossed '; done"
+    return max(float(line.split()[1]) for line in lab.host.exec(["sh", "-c", script]).stdout.splitlines())
+
+
+def killed(lab: Lab, _: dict[str, Any], __: list[Traffic]) -> float:
+    """The crossing is the end of a container that ran out of memory."""
+    script = "docker ps -aq | xargs docker inspect --format '{{.State.OOMKilled}} {{.State.FinishedAt}}' | grep true"
+    ends = [line.split()[1] for line in lab.host.exec(["sh", "-c", script]).stdout.splitlines()]
+    return max(datetime.fromisoformat(f"{end[:19]}+00:00").timestamp() for end in ends)
 
 
 def reverts(bench: Bench, lab: Lab) -> None:
     """Bad releases on a real host."""
-    dies = ["sh", "-c", "serve & sleep 30; kill $!; sleep 600"]
+    dies = ["sh", "-c", "serve & sleep 30; echo crossed $(busybox date +%s); kill $!; sleep 600"]
     hungry = ["sh", "-c", "serve & sleep 12; x=xxxxxxxx; while :; do x=$x$x$x$x; done"]
-    cases: list[tuple[str, str, float, float]] = [
-        ("10 % errors", compose(lab, NEW, {"ERROR_PERCENT": "10"}), 100, 0),
-        ("crash 30 s after the start", compose(lab, NEW, {}, entrypoint=dies, restart="no"), 50, 30),
-        ("memory kill", compose(lab, NEW, {}, entrypoint=hungry, restart="no", mem_limit="48m", init=False), 50, 12),
-        ("failing only without traffic", compose(lab, NEW, {"ERROR_PERCENT": "100"}), 0, 0),
+    ill = ["sh", "-c", "serve & sleep 15; echo crossed $(busybox date +%s); touch /tmp/unhealthy; sleep 600"]
+    alone, wide = {"rate": 100.0}, {"rate": 100.0, "workers": 40}
+    wards = {"rate": 10.0, "path": "/wards", "workers": 1}
+    slo = {"slo": {"routes": [{"path": "/wards"}]}}
+    cases: list[tuple[str, str, list[dict[str, Any]], dict[str, Any], Crossing]] = [
+        ("10 % errors", compose(lab, NEW, {"ERROR_PERCENT": "10"}), [alone], {}, nth(100)),
+        ("3 s answers", compose(lab, NEW, {"PER_SECOND": "13"}), [wide], {}, nth(100)),
+        ("crash 30 s after the start", compose(lab, NEW, {}, entrypoint=dies, restart="no"), [alone], {}, logged),
+        (
+            "memory kill",
+            compose(lab, NEW, {}, entrypoint=hungry, restart="no", mem_limit="48m", init=False),
+            [alone],
+            {},
+            killed,
+        ),
+        ("one declared route", compose(lab, NEW, {"BROKEN_PATH": "/wards"}), [alone, wards], slo, nth(20, 1)),
+        ("failing without traffic", compose(lab, NEW, {}, entrypoint=ill, restart="no"), [], {}, logged),
     ]
-    for name, text, rate, crossed in cases:
-        back_to_old(lab)
-        # Failing from the first second on, it would not pass the smoke test right after the switch.
-        smoke = [{"path": "/"}] if rate == 0 else []
-        more: dict[str, Any] = {"probation_seconds": 60.0, "compose": text, "smoke_tests": smoke, "migration": None}
-        if rate:
-            with Traffic(lab.host.address, rate=rate) as traffic:
-                result = lab.deploy(NEW, **more)
-            late = traffic.last(NEW) - result["switched_at"] - crossed
-            note = f"{traffic.failed()} failed requests"
-        else:
-            result, note = lab.deploy(NEW, **more), ""
-            late = 0.0 if result["code"] == 6 else 1e9
-        bench.add(f"{name}: reverted", int(result["code"] == 6), 1, "yes", want=">=", note=result["message"][:90])
-        bench.add(f"{name}: last answer of the bad release after crossing", late, 17, "s", note=note)
+    for name, text, traffic, more, crossing in cases:
+        with bench.part(name):
+            back_to_old(lab)
+            # Asked right after the switch, they must not be what turns the release back.
+            smoke = [{"path": "/health"}]
+            with contextlib.ExitStack() as stack:
+                users = [stack.enter_context(Traffic(lab.host.address, **one)) for one in traffic]
+                result = lab.deploy(
+                    NEW, compose=text, smoke_tests=smoke, migration=None, probation_seconds=60.0, **more
+                )
+            note = result["message"][:90]
+            bench.add(f"{name}: reverted", int(result["code"] == 6), 1, "yes", want=">=", note=note)
+            decision = decided(lab, result)
+            late = decision - crossing(lab, result, users)
+            bench.add(f"{name}: decision after crossing", late, 15, "s")
+            if users:
+                last = max(user.last(NEW) for user in users) - decision
+                failed = sum(user.failed() for user in users)
+                bench.add(f"{name}: last answer of the bad release after the decision", last, 2, "s")
+                if crossing in (logged, killed):
+                    # All of them may be asked again of the other colour.
+                    bench.add(f"{name}: failed requests, none of which was a write", failed, 0, "requests")
 
 
 def clean(bench: Bench, lab: Lab) -> None:
-    """Good releases on a real host, with traffic, with a spike, and without any."""
-    for name, before, spike in (("with traffic", 50, 0), ("traffic spike x 5", 50, 250), ("at zero traffic", 0, 0)):
-        back_to_old(lab)
-        users = [Traffic(lab.host.address, rate=rate) for rate in (before, spike) if rate]
-        for user in users:
-            user.__enter__()
-        result = lab.deploy(NEW, migration=None, probation_seconds=20.0)
-        for user in users:
-            user.__exit__(None, None, None)
-        bench.add(f"clean release {name}: reverted wrongly", int(result["code"] != 0), 0, "times")
-        bench.add(f"clean release {name}: failed requests", sum(user.failed() for user in users), 0, "requests")
+    """Releases on a real host that are no worse than the old one: with traffic, with a spike, and without any."""
+    few = {"ERROR_PERCENT": "1"}
+    slow = {"PER_SECOND": "13"}
+    fast, wide = {"rate": 50.0}, {"rate": 100.0, "workers": 40}
+    cases: list[tuple[str, dict[str, str], dict[str, Any] | None, float]] = [
+        ("with traffic", {}, fast, 0.0),
+        ("traffic spike x 5", {}, fast, 200.0),
+        ("at zero traffic", {}, None, 0.0),
+        ("1 % errors in both", few, {"rate": 100.0}, 0.0),
+        ("slow database for both", slow, wide, 0.0),
+    ]
+    for name, fault, traffic, spike in cases:
+        with bench.part(name):
+            back_to_old(lab, fault)
+            with contextlib.ExitStack() as stack:
+                users = [stack.enter_context(Traffic(lab.host.address, **traffic))] if traffic else []
+                if traffic:
+                    # The old release's own figures, which the new one is compared with.
+                    time.sleep(15)
+                if spike:
+                    users.append(stack.enter_context(Traffic(lab.host.address, rate=spike, after=15)))
+                result = lab.deploy(
+                    NEW, migration=None, probation_seconds=20.0, compose=compose(lab, NEW, fault),
+                    smoke_tests=[{"path": "/health"}],
+                )  # fmt: skip
+            note = result["message"][:90]
+            bench.add(f"{name}: reverted wrongly", int(result["code"] not in (0, 9)), 0, "times", note=note)
+            if not fault:
+                bench.add(f"{name}: failed requests", sum(user.failed() for user in users), 0, "requests")
 
 
 def survival(bench: Bench, lab: Lab) -> None:
@@ -161,7 +294,8 @@ def wait_for_verdict(lab: Lab, seconds: float = 120.0) -> str:
                 text = lab.host.exec(["cat", f"/var/lib/switchyard/{APP}/ledger.jsonl"]).stdout
                 rows = [json.loads(line) for line in text.splitlines()]
                 return str([row["verdict"] for row in rows if row["event"] == "verdict"][-1])
-        except (AssertionError, OSError, IndexError):
+        except (AssertionError, BedError, OSError, ValueError, IndexError, subprocess.SubprocessError):
+            # It boots, or an engine that was just killed says nothing.
             pass
         time.sleep(1)
     return "none"
@@ -199,13 +333,57 @@ def draw(lab: Lab) -> set[int]:
     return found
 
 
+def served(address: str) -> set[str]:
+    """The versions that answer at an edge, on new connections."""
+    found = set()
+    for _ in range(8):
+        connection = http.client.HTTPConnection(address, timeout=10)
+        connection.request("GET", "/")
+        found.add(str(connection.getresponse().headers["X-Release"]))
+        connection.close()
+    return found
+
+
+def edges(bench: Bench) -> None:
+    """A canary on two edges: all steps together, and a verdict of one edge that is the verdict of both."""
+    with tempfile.TemporaryDirectory() as folder, Bed.for_tests("bench-edges") as bed:
+        lab = FleetLab.build(Project(Path(folder)), bed, edges=2, apps=1)
+        lab.push(*VERSIONS)
+        names = lab.groups["edge"]
+        settings = {"app_canary": {"steps": [20, 50], "seconds": 10}, "app_probation_seconds": 10}
+        lab.deploy(OLD)
+        with contextlib.ExitStack() as stack:
+            users = [stack.enter_context(Traffic(lab.hosts[name].address, rate=50)) for name in names]
+            text = lab.deploy(NEW, "-e", json.dumps(settings))
+        bench.add("two edges, clean canary: failed requests", sum(u.failed() for u in users), 0, "requests")
+        bench.say(", ".join(line.strip() for line in text.splitlines() if "% of the clients" in line)[:300])
+        both = [served(lab.hosts[name].address) == {NEW} for name in names]
+        bench.add("two edges, clean canary: edges on the new release", sum(both), 2, "edges", want=">=")
+        lab.rollback()
+        service = TRIVIAL["app_services"]["api"] | {"env": {"ERROR_PERCENT": "100"}}
+        bad = {"app_services": {"api": service}, "app_smoke_tests": [{"path": "/health"}]}
+        with contextlib.ExitStack() as stack:
+            # Only the second edge has enough users to see it.
+            quiet, busy = (
+                stack.enter_context(Traffic(lab.hosts[n].address, rate=r)) for n, r in zip(names, (2, 100), strict=True)
+            )
+            text = lab.deploy(NEW, "-e", json.dumps(settings | bad), check=False)
+        bench.add("two edges, one sees errors: reverted", int("is live again" in text), 1, "yes", want=">=")
+        apart = abs(quiet.last(NEW) - busy.last(NEW))
+        bench.add("two edges, one sees errors: between their last bad answers", apart, 3, "s")
+        both = [served(lab.hosts[name].address) == {OLD} for name in names]
+        bench.add("two edges, one sees errors: edges on the old release", sum(both), 2, "edges", want=">=")
+
+
 ALONE: dict[str, Callable[[Bench], None]] = {
     "ledger": ledger.ledger,
     "alerts": ledger.rules,
     "simulation": simulation,
     "cost": cost,
+    "edges": edges,
 }
 WITH_LAB: dict[str, Callable[[Bench, Lab], None]] = {
+    "cost of logging": logging,
     "reverts": reverts,
     "clean": clean,
     "survival": survival,
