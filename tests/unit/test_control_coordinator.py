@@ -352,6 +352,19 @@ def test_a_release_that_fails_on_probation_is_taken_back_everywhere_and_marked_b
 # Two edges
 
 
+def dying_at(fleet: Fleet, verb: str) -> Callable[[dict[str, Any]], str]:
+    """The coordinator dies when an edge is given this order: from then on nobody hears of it."""
+
+    def cut(what: dict[str, Any]) -> str:
+        if what["verb"] != verb:
+            return ""
+        for wire in fleet.wires.values():
+            wire.cut = lambda _: "refused"
+        return "refused"
+
+    return cut
+
+
 def test_when_one_edge_cannot_follow_all_go_back(pair: Fleet) -> None:
     pair.deploy("1.0.0")
     pair.machines[EDGE_2].takes_up = False
@@ -368,15 +381,8 @@ def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_
     pair.deploy("1.0.0")
     second = EDGE_2 if first == EDGE_1 else EDGE_1
 
-    def cut(what: dict[str, Any]) -> str:
-        if what["verb"] == "switch":
-            for wire in pair.wires.values():
-                wire.cut = lambda _: "refused"
-            return "refused"
-        return ""
-
     # The other edge has its order already when the coordinator dies.
-    pair.wires[second].cut = cut
+    pair.wires[second].cut = dying_at(pair, "switch")
     late = pair.wires[first].run
     switched: list[str] = []
 
@@ -534,14 +540,7 @@ def test_a_canary_whose_coordinator_dies_between_two_edges_goes_back_first(pair:
     pair.deploy("1.0.0")
     second = EDGE_2 if first == EDGE_1 else EDGE_1
 
-    def cut(what: dict[str, Any]) -> str:
-        if what["verb"] == "promote":
-            for wire in pair.wires.values():
-                wire.cut = lambda _: "refused"
-            return "refused"
-        return ""
-
-    pair.wires[second].cut = cut
+    pair.wires[second].cut = dying_at(pair, "promote")
     pair.deploy("1.1.0", canary=CANARY)
     heal(pair)
     pair.expire()
