@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -86,6 +86,15 @@ def chosen(names: Iterable[str]) -> list[str]:
         print(f"bench: no part is called '{only}'; there are {', '.join(known)}", file=sys.stderr)
         raise SystemExit(2)
     return found
+
+
+def run(name: str, parts: Mapping[str, Callable[[Bench], None]]) -> int:
+    """Run the parts that ONLY names, or all; returns the exit code."""
+    names, bench = chosen(parts), Bench(name)
+    for part in names:
+        with bench.part(part):
+            parts[part](bench)
+    return bench.finish()
 
 
 def median(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bed import Bed
-from tests.bench.bars import Bench, chosen, median
+from tests.bench.bars import Bench, median, run
 from tests.bench.main import RUNS, pytest_counts
 from tests.pipeline.estate import Estate
 from tests.project import ROOT, Project
@@ -161,14 +161,5 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def main() -> int:
-    """Run the parts that ONLY names, or all."""
-    bench = Bench("ci")
-    for name in chosen(PARTS):
-        with bench.part(name):
-            PARTS[name](bench)
-    return bench.finish()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("ci", PARTS))

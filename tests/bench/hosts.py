@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from tests.bench import edges, fleet, hardening
-from tests.bench.bars import Bench, chosen
+from tests.bench.bars import Bench, run
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "roles": hardening.roles,
@@ -20,14 +20,5 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def main() -> int:
-    """Run the parts that ONLY names, or all."""
-    bench = Bench("hosts")
-    for name in chosen(PARTS):
-        with bench.part(name):
-            PARTS[name](bench)
-    return bench.finish()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("hosts", PARTS))
