@@ -90,5 +90,6 @@ def force_routes(asker: Host, through: Host) -> None:
 
 def containers(host: Host) -> list[str]:
     """The addresses of the containers on a host."""
-    script = "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' $(docker ps -q)"
+    inspect = "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}'"
+    script = f'running=$(docker ps -q); test -z "$running" || {inspect} $running'
     return sorted(set(host.exec(["sh", "-c", script]).stdout.split()))

@@ -43,6 +43,7 @@ class Bench:
         """Add a row."""
         row = Bar(bar, round(value, 4), limit, unit, value <= limit if want == "<=" else value >= limit, note)
         self.bars.append(row)
+        self._write()
         self.say(f"{'ok  ' if row.ok else 'SHORT'} {bar}: {row.value:g} {unit} (bar {want} {limit:g}) {note}")
 
     @contextlib.contextmanager
@@ -56,18 +57,22 @@ class Bench:
             self.add(f"{name}: ran to its end", 1, 0, "failures", note=str(error)[:400])
 
     def finish(self) -> int:
-        """Print the table, write the file, return the exit code."""
-        target = ROOT / "build" / f"bench-{self.name}.json"
-        target.parent.mkdir(exist_ok=True)
-        kept = self._others(target)
-        rows = [*kept, *(asdict(row) for row in self.bars)]
-        target.write_text(json.dumps(rows, indent=1) + "\n")
+        """Print the table, return the exit code."""
+        target = self._write()
         width = max(len(row.bar) for row in self.bars)
         for row in self.bars:
             print(f"{row.bar:<{width}}  {row.value:>10g}  {row.limit:>8g}  {row.unit:<9} {'ok' if row.ok else 'SHORT'}")
         short = [row.bar for row in self.bars if not row.ok]
         print(f"bench: {len(self.bars) - len(short)} of {len(self.bars)} bars reached; {target.relative_to(ROOT)}")
         return 1 if short else 0
+
+    def _write(self) -> Path:
+        """Write the file, after each row: of a run that is cut short, the rows stand."""
+        target = ROOT / "build" / f"bench-{self.name}.json"
+        target.parent.mkdir(exist_ok=True)
+        rows = [*self._others(target), *(asdict(row) for row in self.bars)]
+        target.write_text(json.dumps(rows, indent=1) + "\n")
+        return target
 
     def _others(self, target: Path) -> list[dict[str, object]]:
         """Rows of an earlier run that this one (an ONLY= part) did not measure again."""

@@ -10,6 +10,7 @@ from switchyard.control.inventory import ROLES
 from tests.bed import Bed, Host
 from tests.bench.bars import Bench
 from tests.bench.main import pytest_counts
+from tests.fleet import FleetLab
 from tests.lab import VERSIONS, Lab
 from tests.project import ROOT, Project
 from tests.scan import answering, containers, force_routes, give_ipv6, ipv6_of
@@ -42,33 +43,67 @@ def scan(bench: Bench) -> None:
         force_routes(neighbour, lab.host)
         for event in ("provisioned", "Docker restarted", "rebooted"):
             _happen(event, lab)
-            found = _holes(neighbour, lab.host)
+            found = _holes(neighbour, lab.host, DECLARED)
             missing = set(DECLARED) - set(answering(neighbour, lab.host.address, DECLARED))
             bench.add(f"undeclared ports that answer a neighbour, {event}", sum(map(len, found.values())), 0, "ports")
             bench.add(f"declared ports that do not, {event}", len(missing), 0, "ports")
         lab.host.exec(["nft", "delete", "table", "inet", "switchyard"])
-        found = _holes(neighbour, lab.host)
+        found = _holes(neighbour, lab.host, DECLARED)
         note = ", ".join(f"{address} {ports}" for address, ports in found.items() if ports)
         bench.add("the same without the firewall", sum(map(len, found.values())), 2, "ports", want=">=", note=note)
 
 
+def scan_fleet(bench: Bench) -> None:
+    """The same for an edge, an application host and a database host, of which only the edge is open to everybody."""
+    declared = {"fleet-edge-1": DECLARED, "fleet-app-1": [22], "fleet-db-1": [22]}
+    with tempfile.TemporaryDirectory() as folder, Bed.for_tests("scan-fleet") as bed:
+        lab = FleetLab.build(Project(Path(folder)), bed, apps=1, databases=1)
+        lab.push(VERSIONS[0])
+        lab.deploy(VERSIONS[0])
+        neighbour, hosts = bed.host("neighbour"), list(lab.hosts.values())
+        give_ipv6(neighbour, *hosts)
+        for event in ("provisioned", "Docker restarted", "rebooted"):
+            for host in hosts:
+                _happen_to(event, host)
+            _wait_for(hosts[0], event, *hosts[1:])
+            found, missing = dict[str, list[int]](), 0
+            for host in hosts:
+                force_routes(neighbour, host)
+                found |= {f"{host.name} {k}": v for k, v in _holes(neighbour, host, declared[host.name]).items() if v}
+                missing += len(set(declared[host.name]) - set(answering(neighbour, host.address, declared[host.name])))
+            note = ", ".join(f"{where} {ports}" for where, ports in found.items())
+            holes = sum(map(len, found.values()))
+            bench.add(f"undeclared ports of edge, application and database host, {event}", holes, 0, "ports", note=note)
+            bench.add(f"declared ports of the three that do not answer, {event}", missing, 0, "ports")
+
+
 def _happen(event: str, lab: Lab) -> None:
+    _happen_to(event, lab.host)
+    _wait_for(lab.host, event)
+
+
+def _happen_to(event: str, host: Host) -> None:
     if event == "Docker restarted":
-        lab.host.exec(["systemctl", "restart", "docker"])
+        host.exec(["systemctl", "restart", "docker"])
     if event == "rebooted":
-        lab.host.power_cycle()
-        give_ipv6(lab.host)
+        host.power_cycle()
+        host.wait()
+        give_ipv6(host)
+
+
+def _wait_for(edge: Host, event: str, *full: Host) -> None:
+    """Wait until users are served, and containers have addresses that can be asked."""
     deadline = time.monotonic() + 90
-    while not answering(lab.host, lab.host.address, [80]) or not containers(lab.host):
+    while not answering(edge, edge.address, [80]) or not all(containers(host) for host in full or (edge,)):
         assert time.monotonic() < deadline, f"the edge did not come back: {event}"
         time.sleep(1)
 
 
-def _holes(neighbour: Host, host: Host) -> dict[str, list[int]]:
+def _holes(neighbour: Host, host: Host, declared: list[int]) -> dict[str, list[int]]:
     """Ports that answer and should not, by address; the last ones are reached by forced routes alone."""
     found = {}
     for address in (host.address, ipv6_of(host), "127.0.0.1", *containers(host)):
-        allowed = DECLARED if address in (host.address, ipv6_of(host)) else []
+        allowed = declared if address in (host.address, ipv6_of(host)) else []
         found[address] = [port for port in answering(neighbour, address) if port not in allowed]
     return found
 

@@ -12,6 +12,7 @@ from tests.bench.bars import Bench, run
 PARTS: dict[str, Callable[[Bench], None]] = {
     "roles": hardening.roles,
     "scan": hardening.scan,
+    "scan-fleet": hardening.scan_fleet,
     "secrets": hardening.secrets,
     "tls": edges.tls,
     "tls-two-edges": edges.two_edges,

@@ -135,6 +135,42 @@ def test_after_a_reboot_the_live_colour_serves_without_anybody(lab: FleetLab) ->
     assert lab.status()["disagreements"] == []
 
 
+def test_hosts_are_moved_one_by_one_without_a_lost_request(lab: FleetLab) -> None:
+    lab.deploy(NEW)
+    with load(lab) as running:
+        text = lab.deploy(OLD, "-e", "app_rolling=1")
+        report = running.stop()
+    assert text.count("drained, replaced, tried, put back") == len(APPS), text
+    assert report.lost == 0 and report.duplicated == 0, report.summary()
+    assert served(lab) == addresses(lab)
+    # Nothing is warm: there was no room for two colours.
+    assert all(found == {lab.status()["live"]["release"]} for found in lab.running(APPS).values())
+    lab.deploy(NEW)
+
+
+def test_a_host_joins_a_live_environment_without_a_lost_request(lab: FleetLab) -> None:
+    third = "fleet-app-3"
+    lab.boot(third)
+    prepare(lab, third)
+    lab.groups["app"].append(third)
+    lab.describe()
+    with load(lab) as running:
+        lab.provision()
+        lab.deploy(NEW)
+        assert served(lab) == addresses(lab, *lab.groups["app"])
+        report = running.stop()
+    assert report.lost == 0 and report.duplicated == 0, report.summary()
+    # And leaves again.
+    lab.groups["app"].remove(third)
+    lab.describe()
+    lab.deploy(NEW)
+    assert served(lab) == addresses(lab)
+    lab.provision()
+    lab.hosts.pop(third).destroy()
+    said = lab.status()
+    assert (said["unreachable"], said["disagreements"]) == ({}, [])
+
+
 def test_a_lost_application_host_is_rebuilt_by_provision_and_deploy(lab: FleetLab) -> None:
     with load(lab) as running:
         lab.rebuild(APPS[1])

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.control import coordinator, operations
+from switchyard.control import coordinator, fleet, operations
 from switchyard.control.transport import Answer as Said
 from switchyard.control.transport import ConnectionLost, Member
 from switchyard.engine import cli, docker, effects, layout, lease
@@ -235,7 +235,8 @@ class Fleet:
             (layout.LOGS / "edge").mkdir(exist_ok=True)
             (layout.LOGS / "edge" / f"{NAME}.jsonl").touch()
             host = {"name": name, "groups": self.groups[name], "publish_address": ADDRESSES[name], "edge_image": "e@1"}
-            layout.HOST_FILE.write_text(json.dumps(host | {"several": True}))
+            several = sum(bool({"app", "edge"} & set(groups)) for groups in self.groups.values()) > 1
+            layout.HOST_FILE.write_text(json.dumps(host | {"several": several}))
 
     def at(self, name: str, words: list[str], stdin: str = "") -> Said:
         """Run a verb of the engine on one host."""
@@ -262,9 +263,17 @@ class Fleet:
 
     def deploy(self, version: str, excused: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
         """Deploy a version of the one service."""
+        return self.coordinator(excused).deploy(self.request(version, **changes))
+
+    def release(self, version: str, excused: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
+        """The same, as the playbook does it: one host does it by itself."""
+        return fleet.deploy(self.members(), self.request(version, **changes), self.said.append, excused=excused)
+
+    def request(self, version: str, **changes: Any) -> dict[str, Any]:
+        """What a deploy asks for."""
         service = {"image": "registry.test/shop/api", "port": 8000, "tag": version, "routes": ["/"]}
         changes = {"services": {"api": service | changes.pop("service", {})}, "version": version} | changes
-        return self.coordinator(excused).deploy(request_data(**changes) | {"who": "tester", "engine": ""})
+        return request_data(**changes) | {"who": "tester", "engine": ""}
 
     def rollback(self, wanted: str = "", excused: Sequence[str] = ()) -> dict[str, Any]:
         """Go back."""

@@ -186,6 +186,27 @@ def test_what_a_restore_took_back_is_migrated_again(apart: Fleet) -> None:
     assert clean == ["0001-1.0.0", "0002-1.1.0"]
 
 
+def test_it_is_made_as_well_for_one_host_that_is_everything_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def make(op: Operation, release: str, *, contracts: bool) -> None:
+        if op.host.name == DB_1:
+            op.ledger.append("restore-point", op=op.id, release=release, contracts=contracts)
+
+    monkeypatch.setattr(point, "make", make)
+    with make_fleet(monkeypatch, tmp_path, {APP_1: ["app", "edge"], DB_1: ["db"]}) as fleet:
+        for version in ("1.0.0", "1.1.0", "1.1.0"):
+            assert fleet.release(version, migration=MIGRATION)["code"] == 0, fleet.said
+        assert points(fleet, DB_1) == [("0001-1.0.0", False), ("0002-1.1.0", False)]
+        assert fleet.serves(APP_1) == "1.1.0"
+        fleet.wires[DB_1].cut = lambda _: "refused"
+        with pytest.raises(SwitchyardError, match=r"db1 cannot be reached.* Nothing was changed") as error:
+            fleet.release("1.2.0", migration=MIGRATION)
+        assert error.value.code is Exit.UNREACHABLE and fleet.serves(APP_1) == "1.1.0"
+        assert fleet.release("1.2.0", excused=[DB_1], migration=MIGRATION)["code"] == 0, fleet.said
+        assert fleet.serves(APP_1) == "1.2.0"
+
+
 # Going back
 
 

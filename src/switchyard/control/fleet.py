@@ -9,6 +9,7 @@ from switchyard.control.coordinator import Coordinator
 from switchyard.control.operations import Say, ask, operate
 from switchyard.control.transport import ConnectionLost, Member, Transport
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import new_operation
 
 __all__ = ["Member", "ask", "database_host", "deploy", "keeper", "operate", "plan", "rollback", "single", "tidy"]
 
@@ -45,8 +46,49 @@ def deploy(
     """
     app = f"{request['app']}-{request['environment']}"
     if one := single(members):
+        _have_restore_point(members, one, request, say, excused)
         return operate(one, ["deploy"], json.dumps(request), app, say)
     return Coordinator(members, app, say, excused).deploy(request)
+
+
+def _have_restore_point(
+    members: Sequence[Member], one: Transport, request: dict[str, Any], say: Say, excused: Collection[str]
+) -> None:
+    """Before one host migrates a database on another one, have that one make its restore point.
+
+    It bears the number that the release will have. Raises `SwitchyardError`: nothing was changed.
+    """
+    apart = [member.transport for member in members if "db" in member.groups and member.transport.host != one.host]
+    if not apart or not request.get("migration"):
+        return
+    report = ask(one, ["plan", "--json"], json.dumps(request))
+    if not report["migrates"]:
+        return
+    app = f"{request['app']}-{request['environment']}"
+    order = {"verb": "point", "app": app, "op": new_operation(), "kind": "deploy", "who": request["who"]}
+    order |= {key: report[key] for key in ("release", "contracts")}
+    for database in apart:
+        try:
+            _order(database, order, say)
+        except SwitchyardError as error:
+            if error.code is not Exit.UNREACHABLE:
+                raise
+            if database.host not in excused:
+                raise SwitchyardError(
+                    f"{error.message} Nothing was changed. '-e allow_unreachable={database.host}' migrates without a "
+                    "restore point.",
+                    Exit.UNREACHABLE,
+                ) from error
+            say(f"WARNING: {database.host} cannot be reached, so no restore point is made before the migration")
+
+
+def _order(host: Transport, order: dict[str, Any], say: Say) -> None:
+    """Have a host carry out an order; raises `SwitchyardError` with what it says when it fails."""
+    done = operate(
+        host, ["member"], json.dumps(order), order["app"], lambda line: say(f"{host.host}: {line}"), patience=30.0
+    )
+    if done["code"] != 0:
+        raise SwitchyardError(f"{host.host}: {done['message']}", Exit(done["code"]), done["details"])
 
 
 def rollback(

@@ -7,7 +7,9 @@ from switchyard.engine import colour as colours
 from switchyard.engine import docker, phases, preflight, records
 from switchyard.engine.layout import SALT, AppPaths
 from switchyard.engine.ledger import Ledger
+from switchyard.engine.migrate import is_pending
 from switchyard.engine.records import Record
+from switchyard.names import release_id
 from switchyard.request import Request, Service
 
 
@@ -22,6 +24,7 @@ def plan(paths: AppPaths, request: Request) -> dict[str, Any]:
     unchanged = pointer is not None and phases.is_live(paths, pointer, hashed)
     idle = phases.idle_colour(paths)
     resident, running = colours.release_in(paths.name, idle)
+    ledger = Ledger.load(paths)
     return {
         "changed": not unchanged,
         "version": {"from": live.version if live else "", "to": request.version},
@@ -31,7 +34,10 @@ def plan(paths: AppPaths, request: Request) -> dict[str, Any]:
         "environment": {name: _environment(live, name, spec) for name, spec in request.services.items()},
         "secrets_changed": _secrets(paths, request),
         "compose_diff": _compose_diff(live, request, digests),
-        "migration": _migration(request, digests, Ledger.load(paths)),
+        "migration": _migration(request, digests, ledger),
+        "migrates": not unchanged and is_pending(ledger, request, digests),
+        "contracts": request.schema_epoch > ledger.schema_epoch()[0],
+        "release": release_id(phases.next_number(paths, ledger), request.version),
         "switch": {"from": pointer.colour if pointer else "", "to": "" if unchanged else idle},
         "replaces_warm": resident if running and not unchanged else "",
     }
