@@ -150,10 +150,10 @@ class FleetLab:
         return f"http://{self.hosts[edge].address}/"
 
     def versions(self, edge: str, asked: int = 8) -> set[str]:
-        """The versions that an edge's users get, asked from the edge itself on new connections."""
+        """The versions of the trivial service that an edge's users get, asked there on new connections."""
         script = f"for i in $(seq {asked}); do curl -s -m 5 http://{self.hosts[edge].address}/; echo; done"
         lines = self.hosts[edge].exec(["sh", "-c", script]).stdout.split("\n")
-        return {json.loads(line)["release"] for line in lines if line.startswith("{")}
+        return {line.removeprefix("release ") for line in lines if line.startswith("release ")}
 
     def running(self, hosts: Sequence[str]) -> dict[str, set[str]]:
         """The release labels that run on application hosts."""
