@@ -64,7 +64,7 @@ for name in "$@"; do
     more)
       suite "pipeline, secrets and data whole, on real hosts" -n 2 --dist loadscope --durations=10 \
         tests/integration/test_9_pipeline.py tests/integration/test_7_rotation.py tests/integration/test_7_data.py \
-        tests/integration/test_5_hardening.py tests/integration/test_12_growth.py
+        tests/integration/test_5_hardening.py tests/integration/test_12_*.py
       ;;
     roles)
       echo "== roles, once more on one host"
