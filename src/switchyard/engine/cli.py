@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from switchyard import PROTOCOL
 from switchyard.data import verbs as data
@@ -19,6 +19,10 @@ from switchyard.report import verbs as report
 from switchyard.secrets import verbs as secrets
 from switchyard.tls import verbs as tls
 from switchyard.watch import verbs as watch
+
+if TYPE_CHECKING:
+    from switchyard.engine.operation import Operation
+    from switchyard.engine.records import Record
 
 _ROOMS: list[Callable[[VerbAdder], None]] = [
     report.add_verbs,
@@ -199,40 +203,54 @@ def _perform(arguments: argparse.Namespace) -> int:
 
 
 def _phase(arguments: argparse.Namespace) -> int:
-    from switchyard.engine import colour, migrate, phases, prune, records, recover
+    from switchyard.engine import phases, records, recover
 
     op = by_hand(f"phase {arguments.name}", app_name(arguments.app))
     record = records.load(op.paths, arguments.release)
-    with op.exclusively():
-        recover.alone(op)
-        op.begin(record.version)
-        op.result.release = record.id
-        try:
-            with op.phase(arguments.name):
-                target = phases.idle_colour(op.paths)
-                if arguments.name == "pull":
-                    phases.pull(op, record)
-                elif arguments.name == "migrate":
-                    migrate.migrate(op, record, "")
-                elif arguments.name == "start":
-                    phases.start(op, record)
-                elif arguments.name == "verify":
-                    phases.verify(op, record, target)
-                elif arguments.name == "switch":
-                    _require_running(op.paths.name, colour.release_in(op.paths.name, target), record.id)
-                    phases.switch(op, record, target, probation=record.request.on_probation)
-                elif arguments.name == "watch":
-                    phases.watch(op, record)
-                else:
-                    phases.conclude(op)
-                    prune.prune(op.paths, op.ledger, record.request.retain, op.say)
-        except SwitchyardError as error:
+    begun = False
+    try:
+        with op.exclusively():
+            recover.alone(op)
+            op.begin(record.version)
+            begun = True
+            op.result.release = record.id
+            if arguments.name != "watch":
+                with op.phase(arguments.name):
+                    _carry_out(op, record, arguments.name)
+        if arguments.name == "watch":
+            # Without the lock, as in a deploy: the watch needs it to carry out its verdict.
+            with op.phase("watch"):
+                phases.watch(op, record)
+        with op.exclusively():
+            op.end("done")
+    except SwitchyardError as error:
+        if begun:
             op.fail(error)
             op.end("failed")
-            raise
-        op.end("done")
+        raise
     show(arguments, {"release": record.id, "phase": arguments.name}, f"{arguments.name} of {record.id}: done")
     return 0
+
+
+def _carry_out(op: "Operation", record: "Record", name: str) -> None:
+    """One phase under the application's lock."""
+    from switchyard.engine import colour, migrate, phases, prune
+
+    target = phases.idle_colour(op.paths)
+    if name == "pull":
+        phases.pull(op, record)
+    elif name == "migrate":
+        migrate.migrate(op, record, "")
+    elif name == "start":
+        phases.start(op, record)
+    elif name == "verify":
+        phases.verify(op, record, target)
+    elif name == "switch":
+        _require_running(op.paths.name, colour.release_in(op.paths.name, target), record.id)
+        phases.switch(op, record, target, probation=record.request.on_probation)
+    else:
+        phases.conclude(op)
+        prune.prune(op.paths, op.ledger, record.request.retain, op.say)
 
 
 def _require_running(name: AppName, found: tuple[str, bool], wanted: str) -> None:
