@@ -15,6 +15,7 @@ GUIDE = ROOT / "docs" / "troubleshooting.md"
 SPEAKERS = ("src", "scripts", "plugins", "roles", "playbooks", "inventories", "tests/bed")
 NOT_OURS = {
     "Attempting to decrypt but no vault secrets found": "Ansible's",
+    'no pg_hba.conf entry for host "A"': "Postgres's",
     "… Server 'A' not found in known_hosts": "paramiko's",
 }
 
