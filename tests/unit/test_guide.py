@@ -60,7 +60,7 @@ def _pieces(node: ast.JoinedStr) -> Iterator[str]:
         yield str(value.value) if isinstance(value, ast.Constant) else ""
 
 
-@pytest.mark.parametrize(("line", "message"), messages())
+@pytest.mark.parametrize(("line", "message"), list(messages()))
 def test_a_message_in_the_guide_is_one_that_can_be_met(line: int, message: str) -> None:
     wanted = runs(message)
     # Two words alone are no message, or one of which the second is filled in.
