@@ -53,6 +53,8 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 NAME = AppName("shop", "test")
 OPERATION = "20260102T030405-abcdef"
+NOBODY = 9_999_999
+"""The pretend edge's process id: above what a kernel gives, so that it is nobody's on this machine."""
 _ROOTS = ("/var/lib/switchyard", "/run/switchyard", "/var/log/switchyard", "/var/spool/switchyard", "/etc/switchyard")
 
 
@@ -297,7 +299,7 @@ class FakeHost:
 
     def _inspect(self, name: str) -> tuple[int, Any]:
         if name == layout.EDGE_CONTAINER:
-            return 200, {"State": {"Running": self.edge, "Pid": 4242 if self.edge else 0}}
+            return 200, {"State": {"Running": self.edge, "Pid": NOBODY if self.edge else 0}}
         if name not in self.containers:
             return 404, {"message": "no such container"}
         found = self.containers[name]

@@ -70,6 +70,22 @@ def test_a_switch_needs_several_proofs_in_a_row(world: World, monkeypatch: pytes
     assert len(asked) == 3 + edge.PROOF_CONNECTIONS
 
 
+def test_what_the_proof_cannot_see_counts_when_the_old_workers_are_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = on_probation(world)
+    looks = iter([True, True, False])
+    monkeypatch.setattr(edge, "_workers", lambda _: {"10"})
+    monkeypatch.setattr(edge, "_takes_in", lambda _: next(looks))
+    edge.point(world.paths, site, world.host, unseen=True)
+    assert list(looks) == []
+    before = world.paths.pointer.read_text()
+    monkeypatch.setattr(edge, "_takes_in", lambda _: True)
+    with pytest.raises(SwitchyardError, match="goes on with what it had before"):
+        edge.point(world.paths, site, world.host, unseen=True)
+    assert world.paths.pointer.read_text() == before
+
+
 def test_without_a_running_edge_nothing_is_placed(world: World) -> None:
     site = on_probation(world)
     before = world.paths.pointer.read_text()

@@ -171,10 +171,13 @@ class Switched:
     milliseconds: float
 
 
-def point(paths: AppPaths, site: Site, host: HostConfig, *, within: float = PROOF_SECONDS) -> Switched:
+def point(
+    paths: AppPaths, site: Site, host: HostConfig, *, within: float = PROOF_SECONDS, unseen: bool = False
+) -> Switched:
     """Make `site` live: shadow test, rename, reload, proof. Puts the old pointer back when the proof fails.
 
-    The proof may take `within` seconds; with 0 there is none, for going back to what served before.
+    The proof may take `within` seconds; with 0 there is none, for going back to what served before. What is `unseen` by
+    a proof, such as another share of the clients, counts when no worker from before takes in connections.
 
     Raises `SwitchyardError`: nothing changed when the test fails, the old pointer again when the proof does.
     """
@@ -185,10 +188,12 @@ def point(paths: AppPaths, site: Site, host: HostConfig, *, within: float = PROO
         text = site.render()
         _test_shadow(pid, host, {name: text})
         started = time.monotonic()
+        before = set().union(*map(_workers, masters())) if unseen else set()
         _place({name: text}, "switch")
         try:
             _reload("switch")
             _prove(site, host, within)
+            _outlast(before, within)
         except SwitchyardError as error:
             _place({name: old}, "switch.undo")
             _reload("switch.undo")
@@ -231,6 +236,15 @@ def _prove(site: Site, host: HostConfig, within: float) -> None:
                 time.sleep(0.01)
 
 
+def _outlast(workers: set[str], within: float) -> None:
+    """Wait until none of these takes in connections."""
+    deadline = time.monotonic() + within
+    while any(map(_takes_in, workers)):
+        if time.monotonic() > deadline:
+            raise SwitchyardError("Nginx goes on with what it had before (its error log says why).", Exit.REVERTED)
+        time.sleep(0.01)
+
+
 def prove_once(site: Site, host: HostConfig, service: str, expected: set[str]) -> str:
     """Ask once through the real upstream on a new connection; return what contradicts the proof, or ''."""
     answer = ask(f"127.0.0.1:{host.status_port}", f"/{service}", host=f"{site.name}.proof", timeout=2.0)
@@ -253,7 +267,9 @@ def smoke_through(site: Site, service: str, test: SmokeTest, *, login: str = "")
 
 
 def _workers(pid: int) -> set[str]:
-    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    with contextlib.suppress(OSError):
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return set()
 
 
 def _takes_in(worker: str) -> bool:

@@ -399,7 +399,7 @@ def _promote(op: Operation, order: Order) -> None:
     pointer, now = _pointer_of(order), phases.live_pointer(op.paths)
     if now is None or replace(now, share=pointer.share) != pointer:
         raise SwitchyardError(f"{op.host.name}: {pointer.release} is no canary there any more.", Exit.REVERTED)
-    edge.point(op.paths, phases.site_for(op.paths, op.host, pointer), op.host, within=order.within)
+    edge.point(op.paths, phases.site_for(op.paths, op.host, pointer), op.host, within=order.within, unseen=True)
     write_note(op.paths, pointer, op.host)
     if order.owner:
         op.ledger.append("canary", op=op.id, release=pointer.release, share=pointer.share)

@@ -368,7 +368,7 @@ def promote(paths: AppPaths, host: HostConfig, pointer: Pointer, say: Callable[[
     """Give the release on probation its next share of the clients; the caller holds the application's lock."""
     steps = [*records.load(paths, pointer.release).request.canary.steps, 100]
     share = next((step for step in steps if step > pointer.share), 100)
-    edge.point(paths, phases.site_for(paths, host, replace(pointer, share=share)), host)
+    edge.point(paths, phases.site_for(paths, host, replace(pointer, share=share)), host, unseen=True)
     Ledger.load(paths).append("canary", op="watch", release=pointer.release, share=share)
     say(f"watch: {pointer.release} has {share} % of the clients now")
     return share
