@@ -149,6 +149,9 @@ class Lab:
 
     def arm(self, fault: Fault | None, *, trace: bool = False) -> None:
         """Plant one fault; with `trace`, have the steps that are passed written down."""
+        if trace or (fault and fault.step.startswith("notify.")):
+            # One that still lingers over earlier news has read its plan already.
+            self.await_notifier()
         plan: dict[str, Any] = {"trace": TRACE} if trace else {}
         if fault:
             plan |= {"step": fault.step, "nth": fault.nth, "when": fault.when, "how": fault.how, "hang_seconds": 1.0}
@@ -166,10 +169,19 @@ class Lab:
 
     def settle(self) -> None:
         """Wait until recovery has run: no operation's unit is left."""
-        deadline = time.monotonic() + 60
         script = "systemctl list-units --all --no-legend 'switchyard-2*' 'switchyard-watch-*' | grep -q ."
+        self._await_end(script, "an operation's unit")
+
+    def await_notifier(self) -> None:
+        """Wait until all news are delivered and the notifier has ended."""
+        state = "systemctl show --property ActiveState --value switchyard-notify.service"
+        busy = f"{state} | grep -qxE 'active|activating|deactivating'"
+        self._await_end(f'test -n "$(ls /var/spool/switchyard/news)" || {busy}', "the notifier")
+
+    def _await_end(self, script: str, what: str) -> None:
+        deadline = time.monotonic() + 60
         while self.host.exec(["sh", "-c", script], check=False).returncode == 0:
-            assert time.monotonic() < deadline, "an operation's unit did not end within 60 s"
+            assert time.monotonic() < deadline, f"{what} did not end within 60 s"
             time.sleep(0.05)
 
 

@@ -78,6 +78,8 @@ restart_needed:
   type: bool
 """
 
+import os
+import signal
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
@@ -101,6 +103,24 @@ def _running(docker: Docker, project: str) -> dict[str, str]:
     label = f"label=com.docker.compose.project={project}"
     out = docker.do("list containers", "ps", "--filter", label, "--filter", "status=running", "--format", template)
     return dict(line.split() for line in out.splitlines() if line.strip())
+
+
+def _signal(docker: Docker, project: str, services: list[str], name: str) -> None:
+    """Send a signal to the services' processes, by the host's own hand.
+
+    After `docker kill`, whatever the signal, Docker takes the container for stopped by a person and leaves it down at
+    the next boot (moby's `killWithSignal`).
+    """
+    purpose = f"have {project} read its settings again"
+    labels = [f"label=com.docker.compose.project={project}"]
+    for service in services:
+        words = [
+            word for label in (*labels, f"label=com.docker.compose.service={service}") for word in ("--filter", label)
+        ]
+        for container in docker.do(purpose, "ps", "--quiet", *words).split():
+            pid = int(docker.do(purpose, "inspect", "--format", "{{.State.Pid}}", container))
+            if pid > 0:
+                os.kill(pid, getattr(signal, name))
 
 
 def main() -> None:
@@ -134,8 +154,7 @@ def main() -> None:
         docker.do(f"start {project}", *words)
     told = sorted(set(running) - set(starting))
     if module.params["reload"] and told and not module.check_mode:
-        words = ("compose", "--project-name", project, "--file", path, "kill", "--signal", module.params["reload"])
-        docker.do(f"have {project} read its settings again", *words, *told)
+        _signal(docker, project, told, module.params["reload"])
     waiting = bool(stale) and not module.params["restart"]
     if waiting:
         module.warn(

@@ -268,7 +268,7 @@ def survival(bench: Bench, lab: Lab) -> None:
 
     def reload() -> None:
         lab.host.exec(
-            ["sh", "-c", "docker kill --signal HUP switchyard-edge; logrotate -f /etc/logrotate.d/switchyard-edge"]
+            ["sh", "-c", "docker exec switchyard-edge nginx -s reload; logrotate -f /etc/logrotate.d/switchyard-edge"]
         )
 
     for name, disturb in (("watch killed", kill), ("edge reloaded, log rotated", reload), ("host rebooted", power)):

@@ -102,7 +102,7 @@ def test_a_clean_release_passes_although_its_watch_is_killed(lab: Lab) -> None:
         began = deploy(lab, NEW, probation=8, watch="detached")
         assert began["code"] == 0 and "on probation" in began["message"], began
         assert lab.status()["probation"] is True
-        kill = "systemctl kill --signal=KILL 'switchyard-watch-*'; docker kill --signal HUP switchyard-edge"
+        kill = "systemctl kill --signal=KILL 'switchyard-watch-*'; docker exec switchyard-edge nginx -s reload"
         lab.host.exec(["sh", "-c", kill])
         deadline = time.monotonic() + 40
         while lab.status()["probation"]:

@@ -315,6 +315,22 @@ def test_after_a_reboot_the_live_colour_comes_before_the_edge(world: World, colo
     assert [line.partition(": ")[2] for line in said[:2]] == [f"starting {A} on {colour}", "starting the edge"]
 
 
+def test_after_a_reboot_a_database_that_docker_gave_up_is_started_and_a_stopped_one_is_not(world: World) -> None:
+    for name, role, status in (
+        ("a-postgres", "postgres", "Exited (128) 2 seconds ago"),
+        ("a-pooler", "pooler", "Exited (255) 2 seconds ago"),
+        ("b-postgres", "postgres", "Exited (0) 3 days ago"),
+    ):
+        world.docker.add(name, {"switchyard.role": role}, state="exited", status=status)
+    world.docker.add("c-postgres", {"switchyard.role": "postgres"})
+    world.docker.answers["docker start id-a-postgres"] = (1, "", "no space left on device")
+    said: list[str] = []
+    recover.start_databases(world.host, said.append)
+    started = [argv[-1] for argv in world.ran("docker") if argv[1] == "start"]
+    assert started == ["id-a-postgres", "id-a-pooler"]
+    assert "no space left on device" in said[1]
+
+
 def test_a_boot_waits_for_the_address_and_says_which_one_it_missed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -373,6 +373,8 @@ def _recover(arguments: argparse.Namespace) -> int:
     if arguments.after:
         recover.forget_request(arguments.after)
     done = {}
+    if arguments.boot:
+        recover.start_databases(host, say)
     for name in names:
         if arguments.boot:
             recover.boot(AppPaths(name), host, say)

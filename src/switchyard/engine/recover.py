@@ -260,8 +260,7 @@ def forget_orphans() -> None:
 
 def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
     """After a reboot: wait for the addresses that are published on, bring the live colour up, then the edge."""
-    _wait_for(lambda: _can_bind(host.publish_address), f"address {host.publish_address} to come up")
-    _wait_for(_docker_answers, "Docker to answer")
+    _wait_for_host(host)
     with contextlib.suppress(SwitchyardError):
         # Said and tried again by the repair below; the application starts without its database, too.
         _settle_database(paths, host, Ledger(paths), say)
@@ -275,6 +274,23 @@ def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
     recover(paths, host, say)
 
 
+def start_databases(host: HostConfig, say: Say) -> None:
+    """After a reboot: start each database, and its pooler, that Docker tried to start once and gave up.
+
+    As when the address it publishes came up late. What a person stopped before the boot ended well, and stays down.
+    """
+    _wait_for_host(host)
+    for role in ("postgres", "pooler"):
+        for container in docker.containers({"switchyard.role": role}):
+            if container.state == "exited" and not container.status.startswith("Exited (0)"):
+                say(f"recover: starting {container.name}")
+                try:
+                    run(["docker", "start", container.id], step="recover.database", timeout=60)
+                except SwitchyardError as error:
+                    # The application starts without it, and the standing watch tells a person.
+                    say(f"recover: {error.message}")
+
+
 def start_edge(say: Say) -> None:
     """Start the edge's container, the newest when there are several, unless one runs."""
     found = edge.containers()
@@ -285,6 +301,11 @@ def start_edge(say: Say) -> None:
         with edge.edge_lock():
             for line in handover.settle(wait=handover.START_SECONDS):
                 say(f"recover: {line}")
+
+
+def _wait_for_host(host: HostConfig) -> None:
+    _wait_for(lambda: _can_bind(host.publish_address), f"address {host.publish_address} to come up")
+    _wait_for(_docker_answers, "Docker to answer")
 
 
 def _can_bind(address: str) -> bool:
