@@ -33,7 +33,7 @@ test-unit: ## unit and render tests, without hosts
 	@scripts/test.sh unit
 test-integration: ## the main job on real hosts, each behaviour once
 	@scripts/test.sh integration
-test-more: ## the way from a push to production, secrets, and data as a whole, on real hosts
+test-more: ## every job of the pipeline, data as a whole, and several hosts (long)
 	@scripts/test.sh more
 test-roles: ## a smoke of every role's scenario on one host
 	@scripts/test.sh roles

@@ -14,7 +14,7 @@ import yaml
 
 from switchyard.data.repositories import SECRET_KEYS
 from tests.database import PASSPHRASE, Database
-from tests.integration.conftest import APP, Environment
+from tests.integration.conftest import APP, NEW, OLD, Environment
 from tests.s3 import Store
 
 ROWS = 500
@@ -111,6 +111,29 @@ def test_a_restore_that_is_killed_leaves_one_whole_database(data: Database, rele
         assert time.monotonic() < deadline, "users were not served again within 60 s"
         time.sleep(0.5)
     assert data.sql("SELECT count(*) FROM parcels") == before
+    assert data.shell(f"ls /var/lib/switchyard/postgres/{APP}").count("restore.json") == 0
+    data.engine("restore-forget", APP)
+    assert data.operation("backup")["code"] == 0
+
+
+@pytest.mark.long
+def test_a_killed_restore_to_before_a_migration_ends_with_the_release_before_it(
+    data: Database, released: Environment
+) -> None:
+    assert released.live() == OLD
+    done = released.project.play("deploy", "-e", f"version={NEW}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    number = released.project.status()["live"]["release"].partition("-")[0].lstrip("0")
+    plan = {"step": "restore.swap_new", "nth": 1, "when": "before", "how": "kill"}
+    data.host.exec(["sh", "-c", "umask 077; cat > /run/switchyard/fault.json"], stdin=json.dumps(plan))
+    wish = ("--to", f"before-deploy={number}", "--into", "live", "--confirm", "local-1")
+    result = data.operation("restore", *wish)
+    assert result["code"] == 8, result
+    deadline = time.monotonic() + 90
+    while status_of(released.url + "api/v1/parcels") != 200:
+        assert time.monotonic() < deadline, "users were not served again within 90 s"
+        time.sleep(0.5)
+    assert released.live() == OLD
     assert data.shell(f"ls /var/lib/switchyard/postgres/{APP}").count("restore.json") == 0
     data.engine("restore-forget", APP)
     assert data.operation("backup")["code"] == 0

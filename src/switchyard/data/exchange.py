@@ -79,11 +79,15 @@ def start_database(backup: Backup, say: Say) -> None:
     say("restore: the database answers")
 
 
-def settle(paths: AppPaths, say: Say) -> None:
-    """Put right what a restore in place left that died; the caller holds the application's lock."""
+def settle(paths: AppPaths, say: Say) -> Marker | None:
+    """Put right what a restore in place left that died; the caller holds the application's lock. Safe to repeat.
+
+    Returns the marker when the restored database is the live one: then the caller has the release that fits it serve,
+    and lets users in by `open_again`.
+    """
     backup = settings.find(paths.name)
     if backup is None or not marker_path(backup).is_file():
-        return
+        return None
     try:
         marker = Marker(**json.loads(marker_path(backup).read_text()))
     except (ValueError, TypeError) as error:
@@ -99,9 +103,9 @@ def settle(paths: AppPaths, say: Say) -> None:
         run(["mv", "-T", marker.new, str(backup.live_data)], step="restore.swap_new")
     if marker.stage == "swapping" and not Path(marker.new).exists():
         conclude(paths, backup, say)
-        open_again(paths, backup)
-        return
+        return marker
     say("recover: the restore died before the databases were exchanged; the old one goes on")
     copy.remove()
     start_database(backup, say)
     open_again(paths, backup)
+    return None

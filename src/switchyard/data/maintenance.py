@@ -4,7 +4,7 @@ from datetime import datetime
 
 from switchyard.engine import colour as colours
 from switchyard.engine import maintenance as pages
-from switchyard.engine import phases, records, recover
+from switchyard.engine import phases, records
 from switchyard.engine.operation import Operation
 from switchyard.errors import SwitchyardError
 from switchyard.names import COLOURS, other
@@ -32,7 +32,7 @@ def leave(op: Operation, until: str) -> str:
     fitting = _fitting(op, pointer.release, until)
     try:
         if fitting == pointer.release:
-            recover.start_if_down(op.paths, op.host, pointer.release, pointer.colour, op.say)
+            colours.start_if_down(op.paths, op.host, pointer.release, pointer.colour, op.say)
             phases.wait_until_healthy(op, records.load(op.paths, pointer.release), pointer.colour)
             return f"{pointer.release} serves."
         record, idle = records.load(op.paths, fitting), other(pointer.colour)

@@ -18,8 +18,9 @@ from switchyard.data.copy import Copy
 from switchyard.data.settings import Backup
 from switchyard.data.source import Order, Source
 from switchyard.data.succession import DUMP_INSIDE, Marker
+from switchyard.engine import colour as colours
 from switchyard.engine import maintenance as pages
-from switchyard.engine import migrate, phases, records, recover
+from switchyard.engine import migrate, phases, records
 from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
 
@@ -262,6 +263,6 @@ def _serve(op: Operation) -> str:
         return "No application is live on this host; one elsewhere goes on with the new data."
     record = records.load(op.paths, pointer.release)
     migrate.bring_up(op, record)
-    recover.start_if_down(op.paths, op.host, pointer.release, pointer.colour, op.say)
+    colours.start_if_down(op.paths, op.host, pointer.release, pointer.colour, op.say)
     phases.wait_until_healthy(op, record, pointer.colour)
     return f"{pointer.release} serves it."

@@ -1,8 +1,10 @@
 """Starts and stops one colour: a Compose project whose instances answer on their planned ports."""
 
-from switchyard.engine import docker
+from collections.abc import Callable
+
+from switchyard.engine import docker, ports, records
 from switchyard.engine.effects import query, run
-from switchyard.engine.layout import HostConfig
+from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.ports import Plan, addresses
 from switchyard.engine.records import Record, variable
 from switchyard.names import AppName, Colour
@@ -39,6 +41,13 @@ def start(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> None:
         timeout=START_TIMEOUT,
         environment=environment(record, colour, plan, host),
     )
+
+
+def start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colour, say: Callable[[str], None]) -> None:
+    """Start a release in its colour unless all of it runs."""
+    if release_in(paths.name, colour) != (release, True):
+        say(f"recover: starting {release} on {colour}")
+        start(records.load(paths, release), colour, ports.load(), host)
 
 
 def stop(name: AppName, colour: Colour) -> None:

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from switchyard.data import exchange, succession
+from switchyard.data import exchange, maintenance, settings, succession
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, edge, handover, phases, ports, records, rejoin
 from switchyard.engine import lease as leases
@@ -122,9 +122,14 @@ def _settle_edge(_paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say)
                 say(f"recover: {line}")
 
 
-def _settle_database(paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say) -> None:
-    """A restore or a refresh that died leaves one whole database, the old one or the new one."""
-    exchange.settle(paths, say)
+def _settle_database(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
+    """A restore or a refresh that died leaves one whole database, the old or the new, and the release that fits it."""
+    if restored := exchange.settle(paths, say):
+        op = Operation.open(restored.op, "restore", "recover", paths, host)
+        op.ledger = Ledger.load(paths)
+        say(f"recover: {maintenance.leave(op, restored.until)}")
+        exchange.open_again(paths, settings.load(paths.name))
+        ledger.events = Ledger.load(paths).events
     succession.settle(paths, say)
 
 
@@ -141,21 +146,14 @@ def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
     release, colour = live
     named = pointer.release if pointer else "nothing"
     say(f"recover: the pointer names {named}, {release} was proven last; it goes back")
-    start_if_down(paths, host, release, colour, say)
+    colours.start_if_down(paths, host, release, colour, say)
     edge.point(paths, phases.site_for(paths, host, Pointer(release, colour, _warm(paths, ledger, colour))), host)
 
 
 def _settle_live(paths: AppPaths, host: HostConfig, _: Ledger, say: Say) -> None:
     """What the pointer names must run."""
     if live := phases.live_pointer(paths):
-        start_if_down(paths, host, live.release, live.colour, say)
-
-
-def start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colour, say: Say) -> None:
-    """Start a release in its colour unless all of it runs."""
-    if colours.release_in(paths.name, colour) != (release, True):
-        say(f"recover: starting {release} on {colour}")
-        colours.start(records.load(paths, release), colour, ports.load(), host)
+        colours.start_if_down(paths, host, live.release, live.colour, say)
 
 
 def _warm(paths: AppPaths, ledger: Ledger, live: Colour) -> str:
@@ -200,7 +198,7 @@ def _settle_verdict(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
         return
     say(f"recover: the verdict on {known.release} was {known.verdict}; it is carried out")
     if known.verdict == "revert" and pointer.release == known.release and pointer.previous in records.ids(paths):
-        start_if_down(paths, host, pointer.previous, other(pointer.colour), say)
+        colours.start_if_down(paths, host, pointer.previous, other(pointer.colour), say)
     watcher.carry_out(paths, host, known)
     ledger.events = Ledger.load(paths).events
 
@@ -261,15 +259,16 @@ def forget_orphans() -> None:
 def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
     """After a reboot: wait for the addresses that are published on, bring the live colour up, then the edge."""
     _wait_for_host(host)
+    restored = None  # Which release fits a database that was exchanged is for the repair to say.
     with contextlib.suppress(SwitchyardError):
         # Said and tried again by the repair below; the application starts without its database, too.
-        _settle_database(paths, host, Ledger(paths), say)
-    live = Ledger.load(paths).last_live()
+        restored = exchange.settle(paths, say)
+    live = None if restored else Ledger.load(paths).last_live()
     if paths.note.is_file():
         rejoin.start_live(paths, host, say)
     elif live is not None:
         release, colour = live
-        start_if_down(paths, host, release, colour, say)
+        colours.start_if_down(paths, host, release, colour, say)
     start_edge(say)
     recover(paths, host, say)
 
