@@ -16,6 +16,7 @@ VERSIONS = ("1.0.0", "1.1.0")
 APP = "trivial-local"
 PLAN = "/run/switchyard/fault.json"
 TRACE = "/run/switchyard/trace"
+RELOAD_EDGE = "kill -HUP $(docker inspect -f '{{.State.Pid}}' switchyard-edge)"
 SECRET = "canary-7f3a-not-to-be-seen"
 
 _INVENTORY = {

@@ -151,6 +151,8 @@ def outage(bench: Bench, world: World) -> None:
         failed.append(said)
 
     thread = threading.Thread(target=load)
+    # The alert stays in the spool, to be read.
+    data.shell("systemctl stop switchyard-notify.path switchyard-notify.service")
     data.shell(f"chmod 000 {data.repository}")
     thread.start()
     time.sleep(OUTAGE_SECONDS / 2)
@@ -159,7 +161,7 @@ def outage(bench: Bench, world: World) -> None:
     thread.join()
     data.shell(f"docker exec {data.container} sh -c '(sleep 1; exit 103) & exit 0'")
     waiting = data.sql("SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name ~ 'ready$'")
-    data.shell(f"chmod 700 {data.repository}")
+    data.shell(f"chmod 700 {data.repository}; systemctl start switchyard-notify.path")
     began = time.monotonic()
     data.archived(300)
     caught_up = time.monotonic() - began

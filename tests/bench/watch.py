@@ -28,7 +28,7 @@ from tests.bed.errors import BedError
 from tests.bench import ledger
 from tests.bench.bars import Bench, chosen, median
 from tests.fleet import TRIVIAL, FleetLab
-from tests.lab import APP, VERSIONS, Lab
+from tests.lab import APP, RELOAD_EDGE, VERSIONS, Lab
 from tests.project import Project
 from tests.simulation import BAD, CLEAN, run
 from tests.traffic import Traffic
@@ -91,7 +91,7 @@ def logging(bench: Bench, lab: Lab) -> None:
     signals = {"bare": "STOP", "full": "CONT"}
     for name in [*signals] * ROUNDS:
         watch = f"systemctl kill -s {signals[name]} 'switchyard-watch-*'"
-        lab.host.exec(["sh", "-c", f"cp /root/{name} {pointer}; docker kill -s HUP switchyard-edge; {watch}"])
+        lab.host.exec(["sh", "-c", f"cp /root/{name} {pointer}; {RELOAD_EDGE}; {watch}"])
         # Workers of before the reload end, and the watch catches up.
         time.sleep(3)
         found[name].append(_under_load(lab))
@@ -267,9 +267,7 @@ def survival(bench: Bench, lab: Lab) -> None:
         lab.host.exec(["sh", "-c", "systemctl kill --signal=KILL 'switchyard-watch-*'"])
 
     def reload() -> None:
-        lab.host.exec(
-            ["sh", "-c", "docker exec switchyard-edge nginx -s reload; logrotate -f /etc/logrotate.d/switchyard-edge"]
-        )
+        lab.host.exec(["sh", "-c", f"{RELOAD_EDGE}; logrotate -f /etc/logrotate.d/switchyard-edge"])
 
     for name, disturb in (("watch killed", kill), ("edge reloaded, log rotated", reload), ("host rebooted", power)):
         for release, fault, wanted in ((NEW, {}, "pass"), (NEW, {"ERROR_PERCENT": "100"}, "revert")):

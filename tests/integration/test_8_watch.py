@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.bed import Bed
-from tests.lab import APP, VERSIONS, Lab
+from tests.lab import APP, RELOAD_EDGE, VERSIONS, Lab
 from tests.pipeline.receiver import Receiver
 from tests.project import Project
 from tests.traffic import Traffic
@@ -102,8 +102,7 @@ def test_a_clean_release_passes_although_its_watch_is_killed(lab: Lab) -> None:
         began = deploy(lab, NEW, probation=8, watch="detached")
         assert began["code"] == 0 and "on probation" in began["message"], began
         assert lab.status()["probation"] is True
-        kill = "systemctl kill --signal=KILL 'switchyard-watch-*'; docker exec switchyard-edge nginx -s reload"
-        lab.host.exec(["sh", "-c", kill])
+        lab.host.exec(["sh", "-c", f"systemctl kill --signal=KILL 'switchyard-watch-*'; {RELOAD_EDGE}"])
         deadline = time.monotonic() + 40
         while lab.status()["probation"]:
             assert time.monotonic() < deadline, "no verdict within 40 s"
