@@ -79,4 +79,9 @@ class FabricTransport:
         except TimeoutError as error:
             self._connection = None
             raise ConnectionLost(f"no answer within {_SILENCE_SECONDS} s", sent=True) from error
-        return Answer(channel.recv_exit_status(), out.decode(errors="replace"), err.decode(errors="replace"))
+        status = channel.recv_exit_status()
+        if status < 0:
+            # A connection that is reset ends the output as a command's end does, only without its exit code.
+            self._connection = None
+            raise ConnectionLost("it broke off before the command had ended", sent=True)
+        return Answer(status, out.decode(errors="replace"), err.decode(errors="replace"))
