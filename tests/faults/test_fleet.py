@@ -138,7 +138,7 @@ def test_after_a_reboot_the_live_colour_serves_without_anybody(lab: FleetLab) ->
 def test_hosts_are_moved_one_by_one_without_a_lost_request(lab: FleetLab) -> None:
     lab.deploy(NEW)
     with load(lab) as running:
-        text = lab.deploy(OLD, "-e", "app_rolling=1")
+        text = lab.deploy(OLD, "-e", "app_rolling=1", "-e", "app_probation_seconds=0")
         report = running.stop()
     assert text.count("drained, replaced, tried, put back") == len(APPS), text
     assert report.lost == 0 and report.duplicated == 0, report.summary()

@@ -598,7 +598,8 @@ def test_a_canary_that_nobody_leads_on_goes_back_by_itself(pair: Fleet) -> None:
     whole(pair, "1.0.0")
 
 
-def test_an_edge_that_cannot_measure_is_no_pass(pair: Fleet) -> None:
+@pytest.mark.parametrize(("changes", "serves"), [({}, "1.1.0"), ({"canary": CANARY}, "1.0.0")])
+def test_an_edge_that_cannot_measure_is_no_pass(pair: Fleet, changes: dict[str, Any], serves: str) -> None:
     pair.deploy("1.0.0")
 
     def blind() -> None:
@@ -612,11 +613,15 @@ def test_an_edge_that_cannot_measure_is_no_pass(pair: Fleet) -> None:
         return ""
 
     pair.clock.on_sleep, pair.wires[EDGE_2].cut = blind, back
-    done = pair.deploy("1.1.0", probation_seconds=60.0)
+    done = pair.deploy("1.1.0", probation_seconds=60.0, **changes)
     assert done["code"] == Exit.INCONCLUSIVE, pair.said
-    whole(pair, "1.1.0")
-    assert [pair.runs(app, "blue") for app in pair.names("app")] == ["1.0.0", "1.0.0"]
+    # Whoever has the clients, both run, and nobody is called bad who was not judged.
+    whole(pair, serves)
+    assert shares(pair) == [100, 100]
+    runs = [{pair.runs(app, "blue"), pair.runs(app, "green")} for app in pair.names("app")]
+    assert runs == [{"1.0.0", "1.1.0"}] * 2
     assert pair.history(EDGE_1)[-1]["outcome"] == "inconclusive"
+    assert [event for event in pair.history(EDGE_1) if event["event"] == "bad"] == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from switchyard.engine.deploy import deploy
 from switchyard.engine.operation import Result
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit
+from switchyard.report.traffic import log_of
 from tests.unit.engine_world import MEMORY, NAME, World, make_request, make_world
 
 A, B = "0001-1.0.0", "0002-2.0.0"
@@ -110,6 +111,22 @@ def test_a_release_that_fails_on_probation_is_taken_back_and_marked(world: World
     assert failed.message.endswith(f"{A} is live again.")
     assert ended(world)[-1] == "reverted" and B in world.ledger().bad()
     sound(world, A)
+
+
+@pytest.mark.parametrize(("canary", "serves"), [(None, B), ({"steps": [5, 50], "seconds": 60.0}, A)])
+def test_what_cannot_be_judged_stays_and_a_canary_gives_its_clients_back(
+    world: World, canary: dict[str, object] | None, serves: str
+) -> None:
+    release(world, 1)
+    # A log that is none cannot be read.
+    log_of(world.paths).unlink()
+    log_of(world.paths).mkdir()
+    unjudged = release(world, 2, probation_seconds=60.0, canary=canary or {})
+    assert unjudged.code == Exit.INCONCLUSIVE and unjudged.release == serves
+    assert "could not be judged" in unjudged.message and "both colours run" in unjudged.message.lower()
+    assert ended(world)[-1] == "inconclusive" and world.ledger().bad() == {}
+    sound(world, serves)
+    assert {world.docker.containers[f"{NAME}-{colour}-api-1"]["State"] for colour in ("blue", "green")} == {"running"}
 
 
 def _sicken_when_live(world: World) -> None:

@@ -450,16 +450,19 @@ class Coordinator:
         failed = {host: outcome for host, outcome in outcomes.items() if isinstance(outcome, SwitchyardError)}
         if failed and not self._still_ours():
             raise SwitchyardError(f"{_sentences(failed)}", Exit.INTERRUPTED)
-        back = [host for host, error in failed.items() if error.code is Exit.REVERTED or self._left(host)]
+        blind = {host: error for host, error in failed.items() if error.code is Exit.INCONCLUSIVE}
+        back = [host for host in failed if host not in blind and (_went_back(failed[host]) or self._left(host))]
         if back and pointer:
             back.sort(key=lambda host: failed[host].code is not Exit.REVERTED)
             raise self._taken_back(pointer, failed[back[0]].message, failed[back[0]].details)
-        blind = [error for error in failed.values() if error.code is Exit.INCONCLUSIVE]
         if blind and pointer:
-            self._put_back(replace(pointer, probation=False, share=100), self._edges)
+            # A canary that nobody can judge is not for more clients.
+            after = pointer.back() if pointer.is_canary else replace(pointer, probation=False)
+            self._put_back(after, self._edges)
+            self._result.release, self._result.colour = after.release, after.colour
             # Both colours stay as they are, for whoever looks.
             self._touched = False
-            raise SwitchyardError(_sentences(failed), Exit.INCONCLUSIVE, blind[0].details)
+            raise SwitchyardError(_sentences(failed), Exit.INCONCLUSIVE, next(iter(blind.values())).details)
         for host, error in failed.items():
             self.say(f"WARNING: the watch on {host} ended early ({error.message}); it serves {self._result.release}")
         if pointer and not pointer.is_canary:

@@ -107,12 +107,12 @@ def _probation(op: Operation, record: Record) -> None:
         with op.phase("watch"):
             phases.watch(op, record)
     except SwitchyardError as error:
-        if error.code is Exit.REVERTED:
-            pointer = phases.live_pointer(op.paths)
-            if pointer:
-                error.details = error.details or colours.log_tail(op.paths.name, other(pointer.colour))
-                op.result.release, op.result.colour = pointer.release, pointer.colour
-                error.message += f" {pointer.release} is live again."
+        pointer = phases.live_pointer(op.paths)
+        if pointer and pointer.release != record.id:
+            op.result.release, op.result.colour = pointer.release, pointer.colour
+        if pointer and error.code is Exit.REVERTED:
+            error.details = error.details or colours.log_tail(op.paths.name, other(pointer.colour))
+            error.message += f" {pointer.release} is live again."
         raise
 
 

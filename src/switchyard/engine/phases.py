@@ -316,7 +316,7 @@ def _revision(record: Record) -> str:
 def watch(op: Operation, record: Record) -> None:
     """Probation: have the release watched, and follow to the verdict.
 
-    Raises `SwitchyardError`: reverted, inconclusive (it stays live), or interrupted by another operation.
+    Raises `SwitchyardError`: reverted, inconclusive (both colours stay), or interrupted by another operation.
     """
     from switchyard.watch.attend import attend  # noqa: PLC0415 - the watch itself stands on these phases
 
@@ -331,15 +331,18 @@ def conclude(op: Operation) -> None:
         edge.point(op.paths, site_for(op.paths, op.host, settled), op.host)
 
 
-def take_back(op: Operation, reason: str) -> None:
-    """Put the pointer back to the previous release and mark the one on probation bad."""
+def take_back(op: Operation, reason: str, *, bad: bool = True) -> None:
+    """Put the pointer back to the previous release; the one on probation is marked bad and stopped if it is `bad`."""
     pointer = live_pointer(op.paths)
     if pointer is None or not pointer.previous:
         return
-    bad, old = pointer.release, records.load(op.paths, pointer.previous)
+    old = records.load(op.paths, pointer.previous)
     back = Pointer(old.id, other(pointer.colour))
     edge.point(op.paths, site_for(op.paths, op.host, back), op.host)
     note_live(op, old, back.colour)
-    op.ledger.append("bad", op=op.id, release=bad, reason=reason)
-    colours.stop(op.paths.name, pointer.colour)
-    op.say(f"watch: {old.id} is live again on {back.colour}; {bad} is marked bad and kept stopped for inspection")
+    what = "stays beside it, without clients"
+    if bad:
+        op.ledger.append("bad", op=op.id, release=pointer.release, reason=reason)
+        colours.stop(op.paths.name, pointer.colour)
+        what = "is marked bad and kept stopped for inspection"
+    op.say(f"watch: {old.id} is live again on {back.colour}; {pointer.release} {what}")

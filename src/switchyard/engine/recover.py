@@ -197,7 +197,7 @@ def _settle_verdict(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
     if known.release not in (pointer.release, live[0]):
         return
     say(f"recover: the verdict on {known.release} was {known.verdict}; it is carried out")
-    if known.verdict == "revert" and pointer.release == known.release and pointer.previous in records.ids(paths):
+    if known.goes_back and pointer.release == known.release and pointer.previous in records.ids(paths):
         colours.start_if_down(paths, host, pointer.previous, other(pointer.colour), say)
     watcher.carry_out(paths, host, known)
     ledger.events = Ledger.load(paths).events

@@ -26,7 +26,8 @@ def attend(op: Operation, record: Record) -> None:
     """Have the release watched, and follow until the verdict; a detached watch is not followed.
 
     Where several hosts go together, a step of a canary ends when it has held; the unit watches on until the next one.
-    Raises `SwitchyardError`: reverted (the old release is live again), or inconclusive (the new one stays).
+    Raises `SwitchyardError`: reverted (the old release is live again), or inconclusive (the new one stays; a canary
+    gives its clients back).
     """
     pointer = phases.live_pointer(op.paths)
     if pointer is None or not pointer.probation or pointer.release != record.id:
@@ -86,6 +87,12 @@ def _show(log: Path, offset: int) -> int:
 def _conclude(known: state.Probation, record: Record) -> None:
     if known.verdict == "revert":
         raise SwitchyardError(f"Release {record.id} failed on probation: {known.reason}.", Exit.REVERTED)
+    if known.goes_back:
+        raise SwitchyardError(
+            f"Release {record.id} could not be judged as a canary: {known.reason}. Every client has the old release "
+            "again, and both colours run: look, then deploy it again.",
+            Exit.INCONCLUSIVE,
+        )
     if known.verdict in ("sick", "inconclusive"):
         raise SwitchyardError(
             f"Release {record.id} is live and could not be judged: {known.reason}. Both colours run: look, then keep "

@@ -29,10 +29,17 @@ class Probation:
     """The canary's share at which it has held, in percent, while this edge waits for the others; -1 for none."""
     verdict: str = ""
     reason: str = ""
+    canary: bool = False
+    """Whether the verdict fell while the release had a share of the clients only."""
     done: bool = False
     """Whether what the verdict asks for was carried out."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Requests, errors and p95 of both releases when it ended."""
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the old release gets every client again. A canary that nobody can judge is not for more of them."""
+        return self.verdict == "revert" or (self.canary and self.verdict in ("sick", "inconclusive"))
 
 
 def load(paths: AppPaths) -> Probation | None:

@@ -140,8 +140,8 @@ def carry_out(paths: AppPaths, host: HostConfig, known: Probation) -> None:
     if pointer.members:
         _carry_out_here(op, pointer, known)
         return
-    if known.verdict == "revert":
-        _revert(op, pointer, known)
+    if known.goes_back:
+        _go_back(op, pointer, known)
     elif pointer.release == known.release:
         # Also when the file says so already: whoever wrote it may have died before Nginx took it up.
         settled = replace(pointer, probation=False, share=100)
@@ -164,23 +164,25 @@ def carry_out(paths: AppPaths, host: HostConfig, known: Probation) -> None:
 def _carry_out_here(op: Operation, pointer: Pointer, known: Probation) -> None:
     """On one edge of several: what nobody who leads them has done. The ledger is theirs."""
     if pointer.release == known.release and pointer.probation:
-        after = pointer.back() if known.verdict == "revert" else replace(pointer, probation=False, share=100)
+        after = pointer.back() if known.goes_back else replace(pointer, probation=False, share=100)
         edge.point(op.paths, phases.site_for(op.paths, op.host, after), op.host)
         write_note(op.paths, after, op.host)
     state.save(op.paths, known, "done", done=True)
 
 
-def _revert(op: Operation, pointer: Pointer, known: Probation) -> None:
+def _go_back(op: Operation, pointer: Pointer, known: Probation) -> None:
+    bad = known.verdict == "revert"
     if pointer.release == known.release:
         if pointer.probation:
-            phases.take_back(op, known.reason)
+            phases.take_back(op, known.reason, bad=bad)
     elif (live := op.ledger.last_live()) and live[0] == known.release:
         # It died after the pointer had moved and before the ledger knew; Nginx may not have taken it up either.
         old = records.load(op.paths, pointer.release)
         edge.point(op.paths, phases.site_for(op.paths, op.host, pointer), op.host)
         phases.note_live(op, old, pointer.colour)
-        op.ledger.append("bad", op=op.id, release=known.release, reason=known.reason)
-        colours.stop(op.paths.name, other(pointer.colour))
+        if bad:
+            op.ledger.append("bad", op=op.id, release=known.release, reason=known.reason)
+            colours.stop(op.paths.name, other(pointer.colour))
 
 
 def _tell(paths: AppPaths, known: Probation) -> None:
@@ -191,6 +193,8 @@ def _tell(paths: AppPaths, known: Probation) -> None:
         "inconclusive": ("warning", f"{known.release} could not be judged: {known.reason}"),
     }
     severity, title = titles[known.verdict]
+    if known.canary and known.verdict == "sick":
+        title = f"{known.release} and the release before it do badly: {known.reason}"
     announce(f"watch.{known.verdict}", title, severity=severity, app=str(paths.name), release=known.release)
 
 
@@ -343,7 +347,7 @@ class _Watcher:
         self.say(f"watch: verdict {kind}{f': {verdict.reason}' if verdict.reason else ''}")
         return state.save(
             self.paths, self.known, "verdict", verdict=kind, reason=verdict.reason, done=kind == "superseded",
-            figures=figures,
+            canary=hasattr(self, "pointer") and self.pointer.is_canary, figures=figures,
         )  # fmt: skip
 
 
