@@ -30,7 +30,7 @@ _connected: dict[str, list[fleet.Member]] = {}
 _CODES = """exit codes:
   0 done   1 failed   2 usage   3 another operation is at work   4 refused before anything changed
   5 the release is not healthy   6 reverted   7 migration   8 interrupted and recovered
-  9 inconclusive: live, and could not be judged
+  9 inconclusive: could not be judged, and both colours run
   10 unknown release   11 already live   12 never healthy   13 schema too far   14 unreachable   15 engine mismatch"""
 
 
