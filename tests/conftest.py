@@ -1,5 +1,6 @@
 """How tests are spread over workers, and the host that suites share: it belongs to one worker."""
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -22,6 +23,9 @@ class _ByHost(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.startswith("tests/faults/") and os.environ.get("SWITCHYARD_FAULTS") != "smoke":
+            # The whole campaign is worth a host for each worker, and every point of a deploy a worker of its own.
+            return nodeid if file.endswith("test_every_point.py") else file
         return next((name for pattern, name in _SHARED if re.match(pattern, file)), file)
 
 

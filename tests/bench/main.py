@@ -52,7 +52,9 @@ def loss(bench: Bench) -> None:
 
 def faults(bench: Bench) -> None:
     """Every fault point, and the test that no effect bypasses the two functions."""
-    _, bad = pytest_counts(bench, "-n", "2", "--dist", "loadfile", "tests/faults")
+    # What takes longest comes first.
+    files = [f"tests/faults/test_{name}.py" for name in ("every_point", "hosts", "fleet", "edge", "preflight")]
+    _, bad = pytest_counts(bench, "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder", *files)
     bench.add("fault points that did not converge or left users unserved", bad, 0, "failures")
     _, bad = pytest_counts(bench, "tests/unit", "-k", "bypass")
     bench.add("effects that bypass the two functions", bad, 0, "failures")

@@ -6,6 +6,7 @@ it is written. `SWITCHYARD_FAULTS=smoke` (what `make test` runs) kills after eac
 
 import itertools
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -39,11 +40,15 @@ def traced(lab: Lab, operation: str) -> list[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def load(lab: Lab) -> LoadProcess:
+def load(lab: Lab) -> Iterator[LoadProcess]:
+    """Users, of whom nobody was unserved in the end."""
     for version in VERSIONS:
         assert lab.deploy(version)["code"] == 0
     config = LoadConfig(url=lab.url, workers={"get": 4, "post": 2, "new": 2}, max_duration=6 * 3600, think=(0.02, 0.05))
-    return LoadProcess(config).start()
+    process = LoadProcess(config).start()
+    yield process
+    report = process.stop()
+    assert report.sent > 100 and report.lost == 0, report.summary()
 
 
 @pytest.mark.timeout(1_200 if SMOKE else 4 * 3_600)
@@ -73,9 +78,3 @@ def test_every_point(lab: Lab, load: LoadProcess, operation: str) -> None:
             converge(lab, wanted, fault, **changes)
     print(f"{operation}: {len(steps)} effects, {len(steps) * len(WAYS) - len(silent)} faults")
     assert silent == [], "planned faults that never fired"
-
-
-def test_nobody_was_unserved(load: LoadProcess) -> None:
-    report = load.stop()
-    assert report.sent > 100
-    assert report.lost == 0, report.summary()
