@@ -78,6 +78,7 @@ restart_needed:
   type: bool
 """
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -112,15 +113,15 @@ def _signal(docker: Docker, project: str, services: list[str], name: str) -> Non
     the next boot (moby's `killWithSignal`).
     """
     purpose = f"have {project} read its settings again"
-    labels = [f"label=com.docker.compose.project={project}"]
+    ours = ("--filter", f"label=com.docker.compose.project={project}")
     for service in services:
-        words = [
-            word for label in (*labels, f"label=com.docker.compose.service={service}") for word in ("--filter", label)
-        ]
-        for container in docker.do(purpose, "ps", "--quiet", *words).split():
+        this = ("--filter", f"label=com.docker.compose.service={service}")
+        for container in docker.do(purpose, "ps", "--quiet", *ours, *this).split():
             pid = int(docker.do(purpose, "inspect", "--format", "{{.State.Pid}}", container))
-            if pid > 0:
-                os.kill(pid, getattr(signal, name))
+            # Whoever ends just now reads them when it starts again.
+            with contextlib.suppress(ProcessLookupError):
+                if pid > 0:
+                    os.kill(pid, getattr(signal, name))
 
 
 def main() -> None:
