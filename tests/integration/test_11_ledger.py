@@ -141,6 +141,10 @@ def test_a_rotated_log_loses_no_request_and_no_query_is_kept(lab: Lab) -> None:
     lab.host.exec(["systemctl", "start", "prometheus"])
     assert lab.host.exec(["grep", "-rq", "canary", "/var/log/switchyard"], check=False).returncode == 1
     assert lab.host.exec(["stat", "-c", "%a", "/var/log/switchyard/edge"]).stdout.strip() == "751"
+    # Its size is looked at all day, or `edge_log_max_size` would mean nothing.
+    ask = "systemctl show --property=NextElapseUSecRealtime --value logrotate.timer"
+    seconds = lab.host.exec(["sh", "-c", f'echo $(($(date -d "$({ask})" +%s) - $(date +%s)))']).stdout
+    assert int(seconds) <= 16 * 60
 
 
 def test_the_database_says_who_came_and_what_changed_its_schema(lab: Lab) -> None:
