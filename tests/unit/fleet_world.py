@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.control import coordinator, fleet, operations
+from switchyard.control import coordinator, edges, fleet, operations, rounds
 from switchyard.control.transport import Answer as Said
 from switchyard.control.transport import ConnectionLost, Member
 from switchyard.engine import cli, docker, effects, layout, lease
@@ -162,7 +162,7 @@ class Fleet:
                 patch(module, "ask", self._turn("ask"))
             if "time" in vars(module) and module is not effects:
                 patch(module, "time", self.clock)
-        for module in (operations, coordinator):
+        for module in (operations, rounds, edges):
             patch(module, "time", self.clock)
         # Threads would ask when another host has its turn.
         patch(probes, "launch", lambda question, deliver: deliver(probes.ask_once(question)))

@@ -1,0 +1,175 @@
+"""What the edges of an environment serve, the same on all of them: switch, canary, watch, and the way back.
+
+Only their pointers move traffic. When one edge cannot follow, all go back.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from switchyard.control.rounds import Hosts, Outcome, Outcomes, Targets, failures, merged, sentences, went_back
+from switchyard.control.transport import ConnectionLost
+from switchyard.engine.site import Pointer
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import Colour, other
+
+PROOF_SECONDS = 5.0
+MIXED_SECONDS = 2.0
+"""How long two edges may differ: the time that each is given for its proof."""
+
+
+class Edges:
+    """The pointer that all edges have, and what their hosts have to be told with it."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self.live: Pointer | None = None
+        self.records: dict[str, dict[str, str]] = {}
+        """Records that a rebuilt host lacks."""
+        self.events: list[dict[str, Any]] = []
+        """What other hosts wrote into their ledgers, and the owner does not know yet."""
+        self.evidence: dict[str, str] = {}
+        """What became of the images' checks, for the owner's record."""
+        self._leaving = threading.Lock()
+
+    @property
+    def mark(self) -> dict[str, object] | None:
+        """What is live, as an order says it."""
+        return self.live.mark() if self.live else None
+
+    def note_events(self, outcomes: Outcomes) -> None:
+        """What a host wrote into its copy of the ledger goes into the owner's with the next order."""
+        for outcome in outcomes.values():
+            data = outcome.get("data", {}) if isinstance(outcome, dict) else getattr(outcome, "data", {})
+            self.events += data.get("events", [])
+
+    # Pointers
+
+    def targets_of(self, colour: Colour) -> Targets:
+        """Where a colour's instances listen: as the pointer says, or as the hosts do when it says nothing of them."""
+        if self.live and colour in self.live.members:
+            return self.live.members[colour]
+        return merged([self._hosts.facts[host]["colours"][colour]["targets"] for host in self._hosts.apps])
+
+    def pointer(
+        self, release: str, colour: Colour, targets: Targets, *, probation: bool = False, share: int = 100
+    ) -> Pointer:
+        """The pointer that makes a release live, with the one that is live now beside it."""
+        previous = self.live.release if self.live and self.live.release != release else ""
+        members = {str(colour): targets}
+        if previous:
+            members[other(colour)] = self.targets_of(other(colour))
+        probation = probation and bool(previous)
+        return Pointer(release, colour, previous, probation, members, share=share if probation else 100)
+
+    def disagree(self) -> bool:
+        """Tell whether edges were found to serve different things."""
+        named = [self._hosts.facts[edge]["pointer"] for edge in self._hosts.edges]
+        return len({(p["release"], p["colour"]) if p else ("", "") for p in named}) > 1
+
+    def settle(self, pointer: Pointer, edges: Sequence[str]) -> Outcomes:
+        """Have edges serve what the others do, with a proof; what becomes of a failure is for whoever asks."""
+        fields = {"verb": "switch", "pointer": pointer.mark(), "within": PROOF_SECONDS, "records": self.records}
+        return self._hosts.give("switch", dict.fromkeys(edges, fields))
+
+    @property
+    def _within(self) -> float:
+        return PROOF_SECONDS if len(self._hosts.edges) == 1 else MIXED_SECONDS
+
+    # Forward
+
+    def switch(self, pointer: Pointer) -> None:
+        """Move every edge at once; when one cannot follow, all go back."""
+        hosts, began, old = self._hosts, time.time(), self.live
+        fields: dict[str, Any] = {"verb": "switch", "pointer": pointer.mark(), "within": self._within}
+        fields |= {"events": self.events, "release": pointer.release, "evidence": self.evidence}
+        outcomes = hosts.give("switch", dict.fromkeys(hosts.edges, fields))
+        if failed := failures(outcomes):
+            self.put_back(old, [host for host in outcomes if not went_back(outcomes[host])])
+            raise SwitchyardError(
+                f"{sentences(failed)} Every edge that can be reached is back on the old release.", Exit.REVERTED
+            )
+        self.live, self.events = pointer, []
+        done = [outcome for outcome in outcomes.values() if isinstance(outcome, dict)]
+        result, owner = hosts.result, outcomes[hosts.owner]
+        result.switch_ms = max(outcome["switch_ms"] for outcome in done)
+        result.switched_at = min(outcome["switched_at"] for outcome in done) or round(began, 3)
+        result.live_ms = round((time.monotonic() - hosts.began) * 1000, 1)
+        result.release, result.colour, result.changed = pointer.release, pointer.colour, True
+        result.digests = owner["digests"] if isinstance(owner, dict) else {}
+        some = f" for {pointer.share} % of the clients" if pointer.is_canary else ""
+        hosts.say(f"switch: {pointer.release} is live on {pointer.colour}{some}, proven on {', '.join(hosts.edges)}")
+
+    def promote(self, share: int) -> None:
+        """Give the canary its next share on every edge at once; when one cannot follow, all go back."""
+        if self.live is None:
+            return
+        hosts, pointer = self._hosts, replace(self.live, share=share)
+        fields = {"verb": "promote", "pointer": pointer.mark(), "within": self._within}
+        if failed := failures(hosts.give("switch", dict.fromkeys(hosts.edges, fields))):
+            raise self._taken_back(pointer, sentences(failed), next(iter(failed.values())).details)
+        self.live = pointer
+        hosts.say(f"canary: {pointer.release} has {share} % of the clients, on {', '.join(hosts.edges)}")
+
+    # Back
+
+    def put_back(self, pointer: Pointer | None, edges: Sequence[str], reason: str = "") -> None:
+        """Point edges back without waiting for a proof; those that cannot be told are named."""
+        mark = pointer.mark() if pointer else None
+        fields = {"verb": "switch", "pointer": mark, "within": 0.0, "reason": reason, "records": self.records}
+        for host, error in failures(self._hosts.give("switch", dict.fromkeys(edges, fields))).items():
+            self._hosts.say(f"WARNING: {host} could not be put back ({error.message}); 'switchyard status' shows it")
+        self.live = pointer
+
+    def _taken_back(self, pointer: Pointer, reason: str, details: str) -> SwitchyardError:
+        """Have every edge leave a release on probation; returns the error to raise."""
+        old = pointer.back()
+        self.put_back(old, self._hosts.edges, reason)
+        self._hosts.result.release, self._hosts.result.colour = old.release, old.colour
+        return SwitchyardError(f"{reason} {old.release} is live again.", Exit.REVERTED, details)
+
+    # Probation
+
+    def watch(self, seconds: float) -> None:
+        """Every edge watches for itself, with its own log; the worst verdict of them is that of all."""
+        hosts, pointer = self._hosts, self.live
+        share = f" at {pointer.share} %" if pointer and pointer.is_canary else ""
+        hosts.say(f"watch: {seconds:.0f} s{share} on {', '.join(hosts.edges)}")
+        orders = {edge: {"verb": "watch", "pointer": self.mark} for edge in hosts.edges}
+        failed = failures(hosts.give("watch", orders, told=self._leave_at_once))
+        if failed and not hosts.still_ours():
+            raise SwitchyardError(sentences(failed), Exit.INTERRUPTED)
+        blind = {host: error for host, error in failed.items() if error.code is Exit.INCONCLUSIVE}
+        back = [host for host in failed if host not in blind and (went_back(failed[host]) or self._left(host))]
+        if back and pointer:
+            back.sort(key=lambda host: not went_back(failed[host]))
+            raise self._taken_back(pointer, failed[back[0]].message, failed[back[0]].details)
+        if blind and pointer:
+            # A canary that nobody can judge is not for more clients.
+            after = pointer.back() if pointer.is_canary else replace(pointer, probation=False)
+            self.put_back(after, hosts.edges)
+            hosts.result.release, hosts.result.colour = after.release, after.colour
+            raise SwitchyardError(sentences(failed), Exit.INCONCLUSIVE, next(iter(blind.values())).details)
+        for host, error in failed.items():
+            hosts.say(f"WARNING: the watch on {host} ended early ({error.message}); it serves {hosts.result.release}")
+        if pointer and not pointer.is_canary:
+            self.live = replace(pointer, probation=False)
+
+    def _leave_at_once(self, host: str, outcome: Outcome) -> None:
+        """Have the other edges leave the release that one of them has just taken back, while they still watch."""
+        pointer = self.live
+        with self._leaving:
+            if pointer is None or not pointer.previous or isinstance(outcome, dict) or not went_back(outcome):
+                return
+            if others := [edge for edge in self._hosts.edges if edge != host]:
+                self.put_back(pointer.back(), others, sentences({host: outcome}))
+
+    def _left(self, edge: str) -> bool:
+        """Tell whether an edge whose watch died has left the new release; one that cannot be asked has not."""
+        with suppress(SwitchyardError, ConnectionLost):
+            found = self._hosts.ask(edge, "facts", self._hosts.app)["pointer"]
+            return not found or found["release"] != self._hosts.result.release
+        return False
