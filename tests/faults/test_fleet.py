@@ -48,6 +48,14 @@ def served(lab: FleetLab) -> set[str]:
     return {json.loads(line)["upstream"].rpartition(":")[0] for line in lines}
 
 
+def served_under_load(lab: FleetLab, *names: str) -> set[str]:
+    """The same among other users' requests, until all of these have answered: the busiest are asked least."""
+    seen, deadline = served(lab), time.monotonic() + 60
+    while seen < addresses(lab, *names) and time.monotonic() < deadline:
+        seen |= served(lab)
+    return seen
+
+
 def addresses(lab: FleetLab, *names: str) -> set[str]:
     return {lab.hosts[name].address for name in names or APPS}
 
@@ -157,7 +165,7 @@ def test_a_host_joins_a_live_environment_without_a_lost_request(lab: FleetLab) -
     with load(lab) as running:
         lab.provision()
         lab.deploy(NEW)
-        assert served(lab) == addresses(lab, *lab.groups["app"])
+        assert served_under_load(lab, *lab.groups["app"]) == addresses(lab, *lab.groups["app"])
         report = running.stop()
     assert report.lost == 0 and report.duplicated == 0, report.summary()
     # And leaves again.
@@ -177,7 +185,7 @@ def test_a_lost_application_host_is_rebuilt_by_provision_and_deploy(lab: FleetLa
         prepare(lab, APPS[1])
         lab.provision("--limit", f"{APPS[1]},localhost")
         lab.deploy(NEW)
-        assert served(lab) == addresses(lab)
+        assert served_under_load(lab, *APPS) == addresses(lab)
         report = running.stop()
     # What a host had under way dies with it; everybody else is served by the other one.
     assert report.lost <= 12, report.summary()
