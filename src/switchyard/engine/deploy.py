@@ -31,7 +31,8 @@ def deploy(op: Operation, request: Request) -> None:
                 migrate(op, record, request.migration_decision)
             _raise_idle_colour(op, record)
             with op.phase("switch"):
-                phases.switch(op, record, phases.idle_colour(op.paths), probation=request.on_probation)
+                idle = phases.idle_colour(op.paths)
+                phases.switch(op, record, idle, probation=request.on_probation, unseen=bool(record.request.smoke_tests))
                 _smoke_after(op, record)
         # The lock is free while the release is only being watched, so that a rollback need not wait.
         _probation(op, record)

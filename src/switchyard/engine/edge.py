@@ -177,7 +177,8 @@ def point(
     """Make `site` live: shadow test, rename, reload, proof. Puts the old pointer back when the proof fails.
 
     The proof may take `within` seconds; with 0 there is none, for going back to what served before. What is `unseen` by
-    a proof, such as another share of the clients, counts when no worker from before takes in connections.
+    a proof, such as another share of the clients or whom a smoke test will reach, counts when no worker from before
+    takes in connections.
 
     Raises `SwitchyardError`: nothing changed when the test fails, the old pointer again when the proof does.
     """

@@ -272,8 +272,12 @@ def verify_through_edge(op: Operation, record: Record) -> None:
         op.say(f"switch: {len(tests)} smoke tests passed through the edge")
 
 
-def switch(op: Operation, record: Record, colour: Colour, *, probation: bool) -> None:
-    """Point the edge at the colour, prove it, and write it into the ledger."""
+def switch(op: Operation, record: Record, colour: Colour, *, probation: bool, unseen: bool = False) -> None:
+    """Point the edge at the colour, prove it, and write it into the ledger.
+
+    With `unseen`, no worker from before takes in connections any more, so that a question through the edge is answered
+    by what is live now.
+    """
     pointer = live_pointer(op.paths)
     previous = pointer.release if pointer and pointer.release != record.id else ""
     if pointer and pointer.colour == colour and pointer.release == record.id:
@@ -281,7 +285,7 @@ def switch(op: Operation, record: Record, colour: Colour, *, probation: bool) ->
         return
     steps = record.request.canary.steps if probation and previous else []
     new = Pointer(record.id, colour, previous, probation and bool(previous), share=steps[0] if steps else 100)
-    switched = edge.point(op.paths, site_for(op.paths, op.host, new), op.host)
+    switched = edge.point(op.paths, site_for(op.paths, op.host, new), op.host, unseen=unseen)
     op.switched(switched.milliseconds)
     note_live(op, record, colour)
     op.result.previous = previous
