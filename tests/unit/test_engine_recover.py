@@ -286,6 +286,23 @@ def test_the_next_operation_repairs_first_when_the_lease_ran_out(died: World) ->
         assert op.ledger.unfinished() == []
 
 
+def test_an_operation_that_only_watches_is_left_alone_unless_it_is_taken_over_from(world: World) -> None:
+    two_releases(world, probation=True)
+    watching = world.begun(identity="20260102T030405-aaaaaa")
+    assert watching.lease
+    lease.renew(world.paths, watching.lease, "watch")
+    after = world.operation(identity="20260102T030406-bbbbbb")
+    with after.exclusively():
+        recover.before(after)
+        assert [event["op"] for event in after.ledger.unfinished()] == [watching.id]
+        with pytest.raises(SwitchyardError, match=rf"deploy {watching.id} by tester, in phase watch") as error:
+            after.begin("3.0.0")
+        assert error.value.code is Exit.BUSY
+        recover.before(after, take_over=True)
+        assert after.ledger.unfinished() == []
+        after.begin("1.0.0", take_over=True)
+
+
 # Requests, which carry secrets
 
 

@@ -40,8 +40,15 @@ def alone(op: Operation) -> None:
         run(["rm", "-f", "--", str(op.paths.note)], step="recover.alone")
 
 
-def before(op: Operation) -> None:
-    """Repair what a dead operation or a person's hand left, before a new one begins; the caller holds the lock."""
+def before(op: Operation, *, take_over: bool = False) -> None:
+    """Repair what a dead operation or a person's hand left, before a new one begins; the caller holds the lock.
+
+    What a living operation has under way is its own, also while it only watches and has let go of the lock. Whoever may
+    `take_over` from it at that point ends it here, in the ledger as well.
+    """
+    lease = leases.read(op.paths)
+    if lease and lease.op and lease.process_alive and not (take_over and lease.phase == "watch"):
+        return
     pointer = phases.live_pointer(op.paths)
     named = (pointer.release, pointer.colour) if pointer else None
     died = op.ledger.unfinished() and leases.holder(op.paths) is None

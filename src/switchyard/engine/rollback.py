@@ -17,7 +17,7 @@ def rollback(op: Operation, wanted: str) -> None:
     try:
         with op.exclusively():
             recover.alone(op)
-            recover.before(op)
+            recover.before(op, take_over=True)
             pointer = phases.live_pointer(op.paths)
             if pointer is None:
                 raise SwitchyardError(
