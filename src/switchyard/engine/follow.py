@@ -11,7 +11,7 @@ from typing import Any
 
 from switchyard.engine import lease as leases
 from switchyard.engine.effects import query, replace_file, run
-from switchyard.engine.layout import OPERATION_LOGS, REQUESTS, AppPaths
+from switchyard.engine.layout import OPERATION_LOGS, REQUESTS, RUNTIME, AppPaths
 from switchyard.engine.operation import FAILED, Result, read_result
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import check_operation, new_operation
@@ -20,6 +20,7 @@ BESIDE = ("backup", "drill", "scratch")
 """Operations that change nothing that is live, so they go on beside a release."""
 
 _LONGEST = 24 * 3600
+_UNIT_BYTES = 64 << 10
 _UNKNOWN_ANSWERS = 5
 """How often nothing may be found of an operation that was started, at least a second each, before it counts as lost."""
 _POLL = 0.02
@@ -67,8 +68,15 @@ def start(paths: AppPaths, kind: str, request: dict[str, Any], operation: str = 
     )
     # A start that is repeated at once meets its own unit, which is just as good.
     if started.code != 0 and "already" not in started.err:
-        raise SwitchyardError(f"systemd cannot start the operation: {started.reason}.")
+        raise SwitchyardError(f"systemd cannot start the operation: {started.reason.rstrip('.')}{_lack_of_room()}.")
     return operation
+
+
+def _lack_of_room() -> str:
+    """What systemd does not say by itself when it has no room for a unit's file."""
+    room = os.statvfs(RUNTIME)
+    full = room.f_bavail * room.f_frsize < _UNIT_BYTES or (room.f_files and not room.f_favail)
+    return "; there is no space left on /run, where it writes its units" if full else ""
 
 
 def _output(log: Path) -> str:
