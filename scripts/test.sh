@@ -58,13 +58,13 @@ for name in "$@"; do
       # What is marked `long` runs in `more`.
       SWITCHYARD_FAULTS=smoke suite "integration, on real hosts" \
         -m "not long" -n 2 --dist loadscope --durations=10 \
-        tests/integration/test_{1,2,3,5,6,7,8,9,10,11}_*.py \
+        tests/integration/test_{1,2,3,5,6,8,9,10,11}_*.py tests/integration/test_7_data.py \
         tests/faults/test_every_point.py tests/faults/test_preflight.py
       ;;
     more)
       SWITCHYARD_PIPELINE=whole suite "pipeline and data whole, several hosts, on real hosts" \
         -n 2 --dist loadscope --durations=10 \
-        tests/integration/test_9_pipeline.py tests/integration/test_7_data.py tests/integration/test_12_*.py
+        tests/integration/test_9_pipeline.py tests/integration/test_7_*.py tests/integration/test_12_*.py
       ;;
     roles)
       echo "== roles, once more on one host"
