@@ -270,6 +270,7 @@ def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
     with contextlib.suppress(SwitchyardError):
         # Said and tried again by the repair below; the application starts without its database, too.
         restored = exchange.settle(paths, say)
+        succession.settle(paths, say)
     live = None if restored else Ledger.load(paths).last_live()
     if paths.note.is_file():
         rejoin.start_live(paths, host, say)
