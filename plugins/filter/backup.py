@@ -11,7 +11,7 @@ from ansible_collections.switchyard.stack.plugins.plugin_utils.source import mak
 
 make_importable()
 
-from switchyard.control import backup, refresh
+from switchyard.control import backup, refresh, standby
 from switchyard.data import image
 from switchyard.errors import SwitchyardError
 
@@ -47,6 +47,14 @@ def backup_refresh_order(values: Any) -> dict[str, Any]:
         raise AnsibleFilterError(error.message) from error
 
 
+def standby_address(identity: Any) -> str:
+    """Tell the address of the replica that an identity is for."""
+    try:
+        return standby.parse(str(identity)).address
+    except SwitchyardError as error:
+        raise AnsibleFilterError(error.message) from error
+
+
 class FilterModule:
     """Offers the filters."""
 
@@ -58,4 +66,5 @@ class FilterModule:
             "backup_files": backup_files,
             "backup_units": backup_units,
             "backup_refresh_order": backup_refresh_order,
+            "standby_address": standby_address,
         }

@@ -11,7 +11,7 @@ author: The Switchyard contributors (@switchyard)
 description:
   - Places the compose file, checked by Compose itself, and starts what does not run.
   - A container that runs with other settings than the file's is replaced only when O(restart) is set; otherwise the
-    module warns that the change waits for a restart.
+    module warns that the change waits for a restart. So is one whose service the file no longer has, which then goes.
 options:
   project:
     description: Name of the Compose project.
@@ -72,6 +72,11 @@ started:
   returned: always
   type: list
   elements: str
+removed:
+  description: Services that the file no longer has, and whose containers were removed.
+  returned: always
+  type: list
+  elements: str
 restart_needed:
   description: Whether a change waits for a restart.
   returned: always
@@ -106,6 +111,12 @@ def _running(docker: Docker, project: str) -> dict[str, str]:
     return dict(line.split() for line in out.splitlines() if line.strip())
 
 
+def _containers(docker: Docker, project: str, service: str, purpose: str) -> list[str]:
+    """The ids of a service's running containers."""
+    ours = (f"label=com.docker.compose.{key}={value}" for key, value in (("project", project), ("service", service)))
+    return docker.do(purpose, "ps", "--quiet", *(word for label in ours for word in ("--filter", label))).split()
+
+
 def _signal(docker: Docker, project: str, services: list[str], name: str) -> None:
     """Send a signal to the services' processes, by the host's own hand.
 
@@ -113,10 +124,8 @@ def _signal(docker: Docker, project: str, services: list[str], name: str) -> Non
     the next boot (moby's `killWithSignal`).
     """
     purpose = f"have {project} read its settings again"
-    ours = ("--filter", f"label=com.docker.compose.project={project}")
     for service in services:
-        this = ("--filter", f"label=com.docker.compose.service={service}")
-        for container in docker.do(purpose, "ps", "--quiet", *ours, *this).split():
+        for container in _containers(docker, project, service, purpose):
             pid = int(docker.do(purpose, "inspect", "--format", "{{.State.Pid}}", container))
             # Whoever ends just now reads them when it starts again.
             with contextlib.suppress(ProcessLookupError):
@@ -143,27 +152,33 @@ def main() -> None:
     docker, placing = Docker(module), Placing(module)
     if docker.missing:
         placing.file(path, content, mode=0o640)
-        module.exit_json(**placing.report() | {"changed": True, "started": [], "restart_needed": False})
+        module.exit_json(**placing.report() | {"changed": True, "started": [], "removed": [], "restart_needed": False})
     wanted, running = _wanted(docker, project, content), _running(docker, project)
     placing.file(path, content, mode=0o640)
     missing = sorted(set(wanted) - set(running))
     stale = sorted(name for name in set(wanted) & set(running) if wanted[name] != running[name])
     starting = [*missing, *(stale if module.params["restart"] else [])]
+    surplus = sorted(set(running) - set(wanted))
+    removing = surplus if module.params["restart"] else []
     if starting and not module.check_mode:
         wait = ["--wait", "--wait-timeout", str(module.params["wait_seconds"])] if module.params["wait_seconds"] else []
         words = ("compose", "--project-name", project, "--file", path, "up", "--detach", "--no-deps", *wait, *starting)
         docker.do(f"start {project}", *words)
-    told = sorted(set(running) - set(starting))
+    if not module.check_mode:
+        for service in removing:
+            purpose = f"remove {service} of {project}"
+            docker.do(purpose, "rm", "--force", *_containers(docker, project, service, purpose))
+    told = sorted(set(running) & set(wanted) - set(starting))
     if module.params["reload"] and told and not module.check_mode:
         _signal(docker, project, told, module.params["reload"])
-    waiting = bool(stale) and not module.params["restart"]
+    waiting = bool(stale or surplus) and not module.params["restart"]
     if waiting:
         module.warn(
             f"{module.params['title']} runs with older settings. The new ones wait for a restart, which happens when "
             f"you ask for it: -e restart={module.params['restart_with']}"
         )
-    result = placing.report() | {"started": starting, "restart_needed": waiting}
-    module.exit_json(**result | {"changed": placing.changed or bool(starting)})
+    result = placing.report() | {"started": starting, "removed": removing, "restart_needed": waiting}
+    module.exit_json(**result | {"changed": placing.changed or bool(starting or removing)})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a database needs when its application grows: a pooler before it, and a replica on a second host."""
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
+from switchyard.control import standby
 from switchyard.control.secrets import PASSWORD
 from tests.bed import Bed, Host
 from tests.database import Database
+from tests.identity import identity
 from tests.integration.conftest import APP, DRAIN, OLD, Environment
 from tests.keeper import Keeper
 from tests.load import LoadConfig, LoadProcess, mix
@@ -190,7 +193,7 @@ def replica(growth: Growth, bed: Bed) -> Iterator[Replica]:
     }
     inventory.write_text(yaml.safe_dump(document))
     growth.set(**POOLED, postgres_publish_address=primary.address, postgres_replica_password=REPLICA_PASSWORD)
-    growth.data.configure(backup_repositories=[keeper.repository()])
+    growth.data.configure(backup_repositories=[keeper.repository()], backup_replica_identity=identity(host.address))
     done = project.play("provision", "-e", "restart=postgres,pooler")
     assert done.returncode == 0, done.stdout + done.stderr
     yield Replica(growth, host, Database(project, host, APP))
@@ -214,6 +217,44 @@ def test_a_replica_is_built_from_the_backups_and_streams(replica: Replica) -> No
     assert "read-only transaction" in refused
     text = replica.growth.environment.project.run("scripts/switchyard", "status", "local").stdout
     assert f"{REPLICA}    replica streams from {replica.growth.environment.host.address}" in text, text
+
+
+def test_backups_read_the_replica_and_the_primary_while_it_is_away(replica: Replica) -> None:
+    data, source = replica.growth.data, f"{APP}-backup-source"
+    good, said = data.job("daily")
+    assert good and f"read from the replica at {replica.host.address}" in said, said
+    label = json.loads(data.engine("backups", APP, "--json").stdout)[-1]["label"]
+    manifest = f"backup/main/{label}/backup.manifest"
+    record = data.shell(f"docker exec {data.container} pgbackrest --stanza=main --repo=1 repo-get {manifest}")
+    assert "option-backup-standby=true" in record
+    replica.host.exec(["docker", "stop", source])
+    good, said = data.job("daily")
+    assert good and "read from the primary: unable to check pg2" in said, said
+    alert = f"cat {data.folder}/state/alert-standby.json"
+    assert f"since the replica at {replica.host.address} cannot be" in json.loads(data.shell(alert))["problem"]
+    replica.host.exec(["docker", "start", source])
+    good, said = data.job("daily")
+    assert good and "read from the replica" in said, said
+    assert json.loads(data.shell(alert))["problem"] == ""
+
+
+def test_nobody_else_reads_the_replica(replica: Replica) -> None:
+    address, primary = replica.host.address, replica.growth.environment.host
+    with pytest.raises(OSError):
+        socket.create_connection((address, 8432), timeout=3).close()
+    given = standby.parse(identity(address))
+    # The same name, with a key of its own.
+    others = standby.parse(identity.__wrapped__(address))
+    for who, let_in in ((given, True), (others, False)):
+        for name, text in (("crt", who.certificate), ("key", who.key)):
+            primary.exec(["sh", "-c", f"umask 077; cat > /root/who.{name}"], stdin=text)
+        words = f"-connect {address}:8432 -cert /root/who.crt -key /root/who.key -tls1_2"
+        done = primary.exec(["sh", "-c", f"timeout 20 openssl s_client {words} < /dev/null"], check=False)
+        assert ("alert" not in done.stderr) is let_in, done.stderr
+    primary.exec(["rm", "/root/who.crt", "/root/who.key"])
+    (secret, *_) = (line for line in given.key.splitlines() if "-----" not in line)
+    assert replica.database.count_secrets(secret) == 0
+    assert replica.growth.data.count_secrets(secret) == 0
 
 
 def test_a_drill_starts_the_release_behind_a_pooler_of_its_own(replica: Replica) -> None:
@@ -290,4 +331,6 @@ def test_in_the_group_db_the_promoted_one_gets_backups_of_its_own(replica: Repli
     assert {row["repository"] for row in rows if row["type"] == "full"} == {"local", "offsite"}, rows
     assert replica.database.sql("SELECT answer FROM told") == "44"
     assert replica.database.sql("SELECT pg_is_in_recovery()") == "f"
+    # It is no copy to read any more.
+    assert "backup-source" not in replica.database.shell("docker ps -a --format '{{.Names}}'")
     replica.growth.data.sql("DROP TABLE told")

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from switchyard.request import parse
+from tests.identity import identity
 from tests.render.apps import ALL, API_WEB_DATABASE, AWKWARD_VALUES, MANY_INSTANCES, ONE_CONTAINER
 from tests.render.rendering import ROOT, render
 
@@ -254,6 +255,32 @@ def test_a_replica_streams_from_its_primary_with_a_password_in_a_file() -> None:
     assert "application_name=db-2" in conninfo
     assert "canary" not in str(service)
     assert not [word for word in postgres()["command"] if "primary_conninfo" in word]
+
+
+def test_the_replica_that_the_identity_names_is_read_by_backups_and_no_other() -> None:
+    given = POSTGRES | {
+        "group_names": ["replica"],
+        "inventory_hostname": "db-2",
+        "backup_enabled": True,
+        "backup_image": "switchyard/postgres:17",
+        "backup_directory": "/backups",
+        "backup_replica_identity": identity("192.0.2.5"),
+        "postgres_publish_address": "192.0.2.5",
+    }
+    template = "lookup('ansible.builtin.template', __postgres_template)"
+    text = render("postgres", template, given)
+    assert "PRIVATE KEY" not in text
+    document = yaml.safe_load(text)
+    source, server = (document["services"][name] for name in ("backup-source", "postgres"))
+    assert source["ports"] == ["192.0.2.5:8432:8432"]
+    assert source["read_only"] is True and source["cap_drop"] == ["ALL"] and source["user"] == server["user"]
+    assert all(mount["read_only"] for mount in source["volumes"])
+    # One socket, in memory, for both.
+    assert document["volumes"]["socket"]["driver_opts"]["type"] == "tmpfs"
+    assert not [place for place in server["tmpfs"] if place.startswith("/run/postgresql")]
+    for other in ({"postgres_publish_address": "192.0.2.6"}, {"group_names": ["db"]}, {"backup_replica_identity": ""}):
+        services = yaml.safe_load(render("postgres", template, given | other))["services"]
+        assert list(services) == ["postgres"] and services["postgres"]["tmpfs"][1].startswith("/run/postgresql")
 
 
 def pooler(**given: Any) -> dict[str, str]:

@@ -69,7 +69,11 @@ def test_a_replica_reaches_its_primary_and_the_application_both() -> None:
         "ip saddr 192.0.2.5 tcp dport { 5432 } accept",
     ]
     replica = {"firewall_groups": ["replica"], "firewall_app_addresses": ["192.0.2.2"]}
+    replica["firewall_database_addresses"] = ["192.0.2.3"]
     assert let_in(replica)[1:] == ["ip saddr 192.0.2.2 tcp dport { 5432 } accept"]
+    assert let_in(replica | {"backup_replica_identity": "a key"})[2:] == [
+        "ip saddr 192.0.2.3 tcp dport { 8432 } accept"
+    ]
 
 
 def test_other_hosts_are_known_by_every_address_of_the_inventory() -> None:

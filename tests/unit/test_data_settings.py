@@ -38,6 +38,7 @@ def variables(**more: Any) -> dict[str, Any]:
         "rpo_limit_seconds": 120,
         "deploy_needs_drill_days": 0,
         "replica": False,
+        "replica_identity": "",
     } | more
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from switchyard.control import inventory
+from tests.identity import identity
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = inventory.load(ROOT / "roles")
@@ -261,6 +262,9 @@ REPLICATED = {
         ("db2", {"backup_enabled": False}, "backup_enabled is false"),
         ("db2", {"postgres_replica_password": ""}, "A replica needs postgres_replica_password"),
         ("db1", {"postgres_publish_address": ""}, "at which the replica reaches it"),
+        ("db2", {"backup_replica_identity": identity("192.0.2.3")}, ""),
+        ("db2", {"backup_replica_identity": identity("192.0.2.9")}, "is for 192.0.2.9 and postgres_publish_address"),
+        ("db1", {"backup_replica_identity": "a key"}, "backup_replica_identity is not a private key and a certificate"),
     ],
 )
 def test_a_replica_has_what_it_is_built_from_and_a_primary_that_it_reaches(

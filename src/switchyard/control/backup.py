@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from switchyard.control import standby
 from switchyard.data import repositories
 from switchyard.data.settings import Backup, parse
 from switchyard.errors import Exit, SwitchyardError
@@ -58,7 +59,7 @@ def given(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def build(variables: Mapping[str, Any]) -> Backup:
     """The settings of a host's backup; raises `SwitchyardError` naming the variable and the rule."""
-    services = variables["services"]
+    services, identity = variables["services"], _identity(variables)
     data = {
         "app": variables["app"],
         "environment": variables["environment"],
@@ -75,6 +76,7 @@ def build(variables: Mapping[str, Any]) -> Backup:
         "repositories": [repositories.public(one) for one in given(variables)],
         "deploy_needs_drill_days": int(variables["deploy_needs_drill_days"]),
         "replica": bool(variables["replica"]),
+        "standby": identity.address if identity else "",
         "drill": {key: int(variables[key]) for key in _DRILL}
         | {
             "assertions": [{"name": one["name"], "sql": one["sql"]} for one in variables["assertions"]],
@@ -83,6 +85,11 @@ def build(variables: Mapping[str, Any]) -> Backup:
         },
     }
     return parse(data, "backup_")
+
+
+def _identity(variables: Mapping[str, Any]) -> standby.Identity | None:
+    text = str(variables["replica_identity"])
+    return standby.parse(text) if text else None
 
 
 def placing(variables: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -103,7 +110,9 @@ def placing(variables: Mapping[str, Any], folder: str) -> dict[str, Any]:
     ]
     settings = json.dumps(asdict(backup), indent=1, sort_keys=True)
     files: list[dict[str, Any]] = [{"path": f"/etc/switchyard/backup/{backup.name}.json", "content": settings + "\n"}]
-    for file in repositories.files(backup, given(variables)):
+    identity = _identity(variables)
+    pair = repositories.standby_files(identity.certificate, identity.key) if identity else []
+    for file in [*repositories.files(backup, given(variables)), *pair]:
         owner = {} if file.root else database
         files.append(
             {"path": f"{folder}/{file.path}", "content": file.text, "mode": "0400", "secret": file.secret, **owner}

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from switchyard.control import access, backup
+from switchyard.control import access, backup, standby
 from switchyard.control.application import build_request
 from switchyard.errors import SwitchyardError
 from switchyard.names import nearest
@@ -342,7 +342,25 @@ def _check_replica(values: Mapping[str, Any], hosts: Topology) -> list[str]:
             f"postgres_publish_address is '{address}' and a replica is on another host: give {hosts.host} its private "
             "address, at which the replica reaches it."
         )
-    return problems
+    return problems + _check_backup_source(values, hosts)
+
+
+def _check_backup_source(values: Mapping[str, Any], hosts: Topology) -> list[str]:
+    """Whether the one replica is the one that backups are to be read from."""
+    identity, address = str(values["backup_replica_identity"]), str(values["postgres_publish_address"])
+    if not identity or hosts.of("replica") != {hosts.host}:
+        return []
+    try:
+        named = standby.parse(identity).address
+    except SwitchyardError:
+        # Said by the role's own check.
+        return []
+    if named == address:
+        return []
+    return [
+        f"backup_replica_identity is for {named} and postgres_publish_address of {hosts.host} is '{address}': make "
+        "another one for that address, or have it published there."
+    ]
 
 
 def _check_backup(values: Mapping[str, Any], *, replica: bool = False) -> list[str]:

@@ -161,7 +161,8 @@ def take_inventory(backup: Backup) -> None:
 def back_up_to(backup: Backup, number: int, repository: Repository, kind: str, say: Say) -> str:
     """Back the database up to one repository and return the backup's label; the caller holds the lock."""
     say(f"backup: {kind} to {repository.name}")
-    words = (f"--repo={number}", f"--type={kind}", "--log-level-console=warn", "backup")
+    reading = repositories.standby_words(backup)
+    words = (f"--repo={number}", f"--type={kind}", "--log-level-console=warn", *reading, "backup")
     began = time.monotonic()
     while True:
         done = run(pgbackrest.argv(backup.container, *words), step="backup.run", timeout=6 * HOURS, check=False)
@@ -171,12 +172,22 @@ def back_up_to(backup: Backup, number: int, repository: Repository, kind: str, s
         if done.code != pgbackrest.LOCKED or time.monotonic() - began > _LOCK_SECONDS:
             raise SwitchyardError(pgbackrest.explain(done))
         time.sleep(2)
+    _tell_source(backup, done.out + done.err, say)
     mine = [one for one in pgbackrest.kept(backup.container) if one.repository == number]
     if not mine:
         raise SwitchyardError("pgBackRest reports no error and lists no backup")
     newest = mine[-1]
     say(f"backup: {newest.label}, {newest.size >> 20} MiB of database, in {time.monotonic() - began:.0f} s")
     return newest.label
+
+
+def _tell_source(backup: Backup, said: str, say: Say) -> None:
+    """Say which host was read, and have people told while it is not the replica that the inventory names."""
+    why = pgbackrest.standby_problem(said) if backup.standby else ""
+    if backup.standby:
+        say(f"backup: read from the primary: {why}" if why else f"backup: read from the replica at {backup.standby}")
+    told = f"backups are read from the primary, since the replica at {backup.standby} cannot be: {why}."
+    state.alert(backup, "standby", told if why else "", severity="warning")
 
 
 def check(backup: Backup, say: Say) -> list[str]:

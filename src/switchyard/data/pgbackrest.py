@@ -21,6 +21,7 @@ _LABEL = re.compile(r"\d{8}-\d{6}F(_\d{8}-\d{6}[DI])?")
 _POINT = re.compile(r"before-deploy=(\d{1,9})")
 _STORE = re.compile(r"<Code>(\w+)</Code>\s*<Message>([^<]*)</Message>")
 """How an S3 service says why it refuses."""
+_STANDBY = re.compile(r"WARN: (unable to (?:check pg2|find a standby).*)")
 _NOISE = re.compile(r"^[\d: .-]*P\d+\s+(ERROR|WARN): ")
 
 
@@ -106,6 +107,12 @@ def explain(done: Completed) -> str:
     lines = text.splitlines()
     said = [_NOISE.sub("", line).strip() for line in lines if " ERROR: " in line or line.startswith("ERROR: ")]
     return readable(said[0] if said else done.reason)
+
+
+def standby_problem(text: str) -> str:
+    """Why a backup that preferred the standby was read from the primary; empty when it was not."""
+    found = _STANDBY.search(text)
+    return readable(found[1]) if found else ""
 
 
 def readable(text: str) -> str:

@@ -16,6 +16,7 @@ INSIDE = "/etc/pgbackrest"
 LOCAL_INSIDE = "/var/lib/pgbackrest"
 SPOOL_INSIDE = "/var/spool/pgbackrest"
 DUMPS_INSIDE = "/var/lib/dumps"
+_CERTIFICATE, _KEY = f"{INSIDE}/keys/standby.crt", f"{INSIDE}/keys/standby.key"
 SECRET_KEYS = ("passphrase", "key", "key_secret", "private_key", "known_hosts", "ca", "reader")
 """What the inventory says of a repository and only files on the host may hold."""
 
@@ -51,6 +52,8 @@ def files(backup: Backup, given: Sequence[Mapping[str, Any]]) -> list[File]:
         secrets += [f"repo{number}-{key}={value}" for key, value in _secrets(repository, values).items()]
         result += _keys(repository, values)
         result += _restic(repository, values)
+    if backup.replica and backup.standby:
+        lines += _server(backup)
     lines += ["", f"[{STANZA}]", f"pg1-path={backup.pgdata}", "pg1-socket-path=/run/postgresql"]
     return [
         File("pgbackrest/pgbackrest.conf", "\n".join([_HEAD, *lines]) + "\n"),
@@ -77,6 +80,38 @@ def _global(backup: Backup) -> list[str]:
         "start-fast=y",
         "compress-type=zst",
     ]
+
+
+def _server(backup: Backup) -> list[str]:
+    """How a replica answers those who have the same identity, and for this database only."""
+    return [
+        "tls-server-address=*",
+        f"tls-server-ca-file={_CERTIFICATE}",
+        f"tls-server-cert-file={_CERTIFICATE}",
+        f"tls-server-key-file={_KEY}",
+        f"tls-server-auth={backup.standby}={STANZA}",
+    ]
+
+
+def standby_words(backup: Backup) -> list[str]:
+    """The options of `backup` that have it read the replica, or the primary when the replica does not answer."""
+    if not backup.standby:
+        return []
+    return [
+        "--backup-standby=prefer",
+        f"--pg2-path={backup.pgdata}",
+        "--pg2-socket-path=/run/postgresql",
+        f"--pg2-host={backup.standby}",
+        "--pg2-host-type=tls",
+        f"--pg2-host-ca-file={_CERTIFICATE}",
+        f"--pg2-host-cert-file={_CERTIFICATE}",
+        f"--pg2-host-key-file={_KEY}",
+    ]
+
+
+def standby_files(certificate: str, key: str) -> list[File]:
+    """What proves the two hosts to each other, on both of them."""
+    return [File("pgbackrest/keys/standby.crt", certificate), File("pgbackrest/keys/standby.key", key, secret=True)]
 
 
 def _options(backup: Backup, repository: Repository) -> dict[str, str]:

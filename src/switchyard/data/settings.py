@@ -88,6 +88,8 @@ class Backup:
     deploy_needs_drill_days: int = 0
     replica: bool = False
     """Whether the database on this host follows another one; then only repositories away from that one are known."""
+    standby: str = ""
+    """Address of the replica that backups are read from; empty when they are read from the primary."""
     archive_warning_seconds: int = 600
     archive_critical_seconds: int = 1800
 
