@@ -1,5 +1,6 @@
 """Backs up: the database with pgBackRest, uploaded files and dumps with restic; then verifies what was written."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ Say = Callable[[str], None]
 HOURS = pgbackrest.HOURS
 _LOCK_SECONDS = 3 * HOURS
 _INVENTORY_SECONDS = 1800.0
+_STANDBY_SECONDS = 5.0
 
 
 @contextmanager
@@ -161,7 +163,8 @@ def take_inventory(backup: Backup) -> None:
 def back_up_to(backup: Backup, number: int, repository: Repository, kind: str, say: Say) -> str:
     """Back the database up to one repository and return the backup's label; the caller holds the lock."""
     say(f"backup: {kind} to {repository.name}")
-    reading = repositories.standby_words(backup)
+    away = _standby_away(backup)
+    reading = [] if away else repositories.standby_words(backup)
     words = (f"--repo={number}", f"--type={kind}", "--log-level-console=warn", *reading, "backup")
     began = time.monotonic()
     while True:
@@ -172,7 +175,7 @@ def back_up_to(backup: Backup, number: int, repository: Repository, kind: str, s
         if done.code != pgbackrest.LOCKED or time.monotonic() - began > _LOCK_SECONDS:
             raise SwitchyardError(pgbackrest.explain(done))
         time.sleep(2)
-    _tell_source(backup, done.out + done.err, say)
+    _tell_source(backup, away or pgbackrest.standby_problem(done.out + done.err), say)
     mine = [one for one in pgbackrest.kept(backup.container) if one.repository == number]
     if not mine:
         raise SwitchyardError("pgBackRest reports no error and lists no backup")
@@ -181,13 +184,23 @@ def back_up_to(backup: Backup, number: int, repository: Repository, kind: str, s
     return newest.label
 
 
-def _tell_source(backup: Backup, said: str, say: Say) -> None:
+def _standby_away(backup: Backup) -> str:
+    """Why the replica that is to be read cannot be reached; pgBackRest itself would try for minutes."""
+    if not backup.standby:
+        return ""
+    try:
+        socket.create_connection((backup.standby, repositories.STANDBY_PORT), timeout=_STANDBY_SECONDS).close()
+    except OSError as error:
+        return f"port {repositories.STANDBY_PORT} does not answer ({error.strerror or error})"
+    return ""
+
+
+def _tell_source(backup: Backup, why: str, say: Say) -> None:
     """Say which host was read, and have people told while it is not the replica that the inventory names."""
-    why = pgbackrest.standby_problem(said) if backup.standby else ""
     if backup.standby:
         say(f"backup: read from the primary: {why}" if why else f"backup: read from the replica at {backup.standby}")
     told = f"backups are read from the primary, since the replica at {backup.standby} cannot be: {why}."
-    state.alert(backup, "standby", told if why else "", severity="warning")
+    state.alert(backup, "standby", told if backup.standby and why else "", severity="warning")
 
 
 def check(backup: Backup, say: Say) -> list[str]:

@@ -16,6 +16,8 @@ INSIDE = "/etc/pgbackrest"
 LOCAL_INSIDE = "/var/lib/pgbackrest"
 SPOOL_INSIDE = "/var/spool/pgbackrest"
 DUMPS_INSIDE = "/var/lib/dumps"
+STANDBY_PORT = 8432
+"""Where a replica lets backups read it: pgBackRest's own default."""
 _CERTIFICATE, _KEY = f"{INSIDE}/keys/standby.crt", f"{INSIDE}/keys/standby.key"
 SECRET_KEYS = ("passphrase", "key", "key_secret", "private_key", "known_hosts", "ca", "reader")
 """What the inventory says of a repository and only files on the host may hold."""
@@ -102,6 +104,7 @@ def standby_words(backup: Backup) -> list[str]:
         f"--pg2-path={backup.pgdata}",
         "--pg2-socket-path=/run/postgresql",
         f"--pg2-host={backup.standby}",
+        f"--pg2-host-port={STANDBY_PORT}",
         "--pg2-host-type=tls",
         f"--pg2-host-ca-file={_CERTIFICATE}",
         f"--pg2-host-cert-file={_CERTIFICATE}",
