@@ -223,8 +223,9 @@ def test_backups_read_the_replica_and_the_primary_while_it_is_away(replica: Repl
     data, source = replica.growth.data, f"{APP}-backup-source"
     good, said = data.job("daily")
     assert good and f"read from the replica at {replica.host.address}" in said, said
-    label = json.loads(data.engine("backups", APP, "--json").stdout)[-1]["label"]
-    manifest = f"backup/main/{label}/backup.manifest"
+    rows = json.loads(data.engine("backups", APP, "--json").stdout)
+    newest = [row["label"] for row in rows if row["repository"] == "local"][-1]
+    manifest = f"backup/main/{newest}/backup.manifest"
     record = data.shell(f"docker exec {data.container} pgbackrest --stanza=main --repo=1 repo-get {manifest}")
     assert "option-backup-standby=true" in record
     replica.host.exec(["docker", "stop", source])
