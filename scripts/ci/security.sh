@@ -5,6 +5,8 @@ set -euo pipefail
 tool=${TOOL:?TOOL is empty} sources=${SOURCES:-.} requirements=${REQUIREMENTS:-}
 work=$(mktemp -d "${RUNNER_TEMP:-/tmp}/switchyard-security.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+# Some machines let nothing be executed in /tmp, and pip-audit makes an environment of its own.
+export TMPDIR=$work
 install() { python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$@"; }
 skip() { echo "security: $1" >&2; exit 0; }
 case $tool in

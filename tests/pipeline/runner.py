@@ -116,6 +116,8 @@ class Runner:
             for path in names:
                 if (folder / path).exists():
                     tar.add(folder / path, f"{name}/{path}")
+        # What an earlier offer of this name had and this one has not is gone, as in a fresh checkout.
+        self.host.exec(["rm", "-rf", f"{SOURCES}/{name}"])
         self.host.exec(["mkdir", "-p", SOURCES, WORKSPACE])
         argv = [engine.client(), "exec", "-i", self.host.container, "tar", "-x", "-C", SOURCES]
         subprocess.run(argv, input=archive.getvalue(), check=True)
