@@ -87,6 +87,12 @@ def job_secrets(estate: Estate) -> dict[str, str]:
     return found | {"DEPLOY_HOST_STAGING": estate.hosts["staging"].address} | estate.secrets("staging")
 
 
+def _dockerfile(estate: Estate) -> str:
+    """How the application's image is built: the one that the bed made, with another version and the sources."""
+    base = f"{estate.registry.address}/{APP}:{FIRST}"
+    return f"FROM {base}\nARG VERSION\nENV RELEASE=$VERSION\nCOPY . /srv/source\n"
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with Bed.for_tests("pipeline") as bed:
@@ -97,8 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         machine.wait()
         runner = Runner(machine, job_secrets(estate), {"SMOKE_SECONDS": "3"})
         application = tmp_path_factory.mktemp("parcels")
-        base = f"{estate.registry.address}/{APP}:{FIRST}"
-        (application / "Dockerfile").write_text(f"FROM {base}\nARG VERSION\nENV RELEASE=$VERSION\nCOPY . /srv/source\n")
+        (application / "Dockerfile").write_text(_dockerfile(estate))
         runner.offer("parcels", application)
         runner.offer("switchyard", ROOT)
         if WHOLE:
@@ -468,6 +473,7 @@ def test_a_pull_request_is_checked_and_sources_are_scanned_every_day(world: Worl
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    (folder / "Dockerfile").write_text(_dockerfile(world.estate))
     runner.offer("parcels", folder)
     caller = world.caller("ci.yml", tmp_path)
     serve = "timeout 60 python3 -m http.server 8000 > /tmp/app.log 2>&1 &"
