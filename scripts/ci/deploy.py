@@ -7,6 +7,7 @@ checkout that this script lies in. Outputs: result, version, release, previous, 
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import subprocess
@@ -56,8 +57,7 @@ def by_ansible(folder: Path, order: str, version: str) -> tuple[int, dict[str, A
     key = private_file(folder, "key", need("DEPLOY_SSH_KEY"))
     known = private_file(folder, "known_hosts", need("DEPLOY_KNOWN_HOSTS"))
     pinned = f"-o UserKnownHostsFile={known} -o GlobalKnownHostsFile=none -o StrictHostKeyChecking=yes"
-    extra = ["-e", f"env={name}", "-e", json.dumps({"engine_known_hosts": str(known), "engine_private_key": str(key)})]
-    access = [f"--private-key={key}", f"--ssh-common-args={pinned} -o IdentitiesOnly=yes", *extra]
+    access = ["-e", f"env={name}", "-e", json.dumps({"engine_known_hosts": str(known), "engine_private_key": str(key)})]
     if get("VAULT_PASSWORD"):
         access += ["--vault-id", f"{name}@{private_file(folder, 'vault', get('VAULT_PASSWORD'))}"]
     tools = Path(sys.executable).parent if get("VIRTUAL_ENV") else ROOT / ".venv" / "bin"
@@ -65,6 +65,10 @@ def by_ansible(folder: Path, order: str, version: str) -> tuple[int, dict[str, A
     secret = {"DEPLOY_SSH_KEY", "DEPLOY_KNOWN_HOSTS", "VAULT_PASSWORD"}
     clean = {key: value for key, value in os.environ.items() if key not in secret}
     clean |= {"SWITCHYARD_RESULT": str(result), "PATH": f"{tools}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
+    # Of what ssh is told twice the first holds, and these come first: whatever the inventory says of keys and hosts, be
+    # it for people's machines or for a jump host, this job's own are used and no others.
+    ours = f"{pinned} -o IdentitiesOnly=yes -o IdentityFile={key}"
+    clean["ANSIBLE_SSH_ARGS"] = f"{ours} {_ssh_args()}"
     if order == "deploy":
         origin = {
             "version": version,
@@ -82,6 +86,13 @@ def by_ansible(folder: Path, order: str, version: str) -> tuple[int, dict[str, A
     argv = ["scripts/rollback.sh", name, *([version] if version else []), "--json"]
     back = subprocess.run(argv, cwd=ROOT, env=clean, check=False, stdout=subprocess.PIPE, text=True)
     return back.returncode, json.loads(back.stdout) if back.stdout.strip().startswith("{") else {}
+
+
+def _ssh_args() -> str:
+    """What the checkout itself tells ssh, which the environment would replace."""
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(ROOT / "ansible.cfg")
+    return settings.get("ssh_connection", "ssh_args", fallback="")
 
 
 def report(order: str, wanted: str, code: int, result: dict[str, Any], took: float) -> None:

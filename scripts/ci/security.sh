@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs one tool over an application's source: TOOL is pip-audit, bandit, semgrep, secrets or licences.
+# OSV_URL: where pip-audit asks for vulnerabilities instead of PyPI; any server that answers as OSV's /v1/query does.
 # Versions are pinned here; each tool gets an environment of its own, gone at the end.
 set -euo pipefail
 tool=${TOOL:?TOOL is empty} sources=${SOURCES:-.} requirements=${REQUIREMENTS:-}
@@ -13,7 +14,9 @@ case $tool in
   pip-audit)
     [ -n "$requirements" ] || skip "no requirements were named"
     install pip-audit==2.10.1
-    "$work/venv/bin/pip-audit" --requirement "$requirements" --progress-spinner off
+    service=()
+    [ -z "${OSV_URL:-}" ] || service=(--vulnerability-service osv --osv-url "$OSV_URL")
+    "$work/venv/bin/pip-audit" --requirement "$requirements" --progress-spinner off "${service[@]}"
     ;;
   bandit)
     install bandit==1.9.2

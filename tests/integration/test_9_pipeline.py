@@ -26,6 +26,7 @@ from tests.lab import SECRET
 from tests.pipeline.estate import APP, FIRST, USER, Estate, make_key
 from tests.pipeline.hold import Hold
 from tests.pipeline.lines import ALLOWED, lines
+from tests.pipeline.osv import Osv
 from tests.pipeline.runner import CALLERS, Job, Runner
 from tests.project import ROOT, Project
 
@@ -467,7 +468,10 @@ _SOURCES = {
 
 @pytest.mark.parametrize("_", LATER)
 def test_a_pull_request_is_checked_and_sources_are_scanned_every_day(world: World, tmp_path: Path, _: str) -> None:
-    """With the real linter, coverage, Locust and scanners; Semgrep's rules and Trivy's database are out of reach."""
+    """With the real linter, coverage, Locust and scanners.
+
+    Out of reach are Semgrep's rules and Trivy's database; what is known of Python packages is asked of a local server.
+    """
     runner, folder = world.runner, tmp_path / "parcels"
     for name, text in _SOURCES.items():
         path = folder / name
@@ -500,17 +504,22 @@ def test_a_pull_request_is_checked_and_sources_are_scanned_every_day(world: Worl
         scan = world.caller("security-scan.yml", tmp_path)
         tools = '["pip-audit", "bandit", "secrets", "licences"]'
         scan.write_text(scan.read_text().replace("sources: src", f"tools: '{tools}'\n      sources: src"))
-        run = runner.run(scan, severity="high")
-        assert run.status == "success", run.log
-        assert run.jobs["scan / tell"].status == "skipped"
-        told = len(world.estate.receiver.got)
-        (folder / "src" / "leak.py").write_text('KEY = "AKIA' + 'QWERTYUIOPASDFGH"\n')
-        runner.offer("parcels", folder)
-        run = runner.run(scan, severity="high")
+        with Osv(world.estate.receiver.address) as osv:
+            runner.environment["OSV_URL"] = osv.url
+            run = runner.run(scan, severity="high")
+            assert run.status == "success", run.log
+            assert osv.asked == ["idna==3.11"] and run.jobs["scan / tell"].status == "skipped"
+            told = len(world.estate.receiver.got)
+            osv.bad["idna==3.11"] = "PYSEC-2026-1"
+            (folder / "src" / "leak.py").write_text('KEY = "AKIA' + 'QWERTYUIOPASDFGH"\n')
+            runner.offer("parcels", folder)
+            run = runner.run(scan, severity="high")
         red = {name for name, job in run.jobs.items() if job.status == "failure"}
-        assert red == {"scan / source (secrets)"} and "AWS Access Key" in run.log
+        assert red == {"scan / source (secrets)", "scan / source (pip-audit)"}, run.log
+        assert "AWS Access Key" in run.log and "PYSEC-2026-1" in run.log
         assert world.estate.receiver.heard("Security scan: failure", since=told)
     finally:
+        runner.environment.pop("OSV_URL", None)
         runner.github |= {"ref_name": "develop", "event_name": "push"}
 
 

@@ -110,7 +110,9 @@ class Runner:
             cwd=folder, check=False, capture_output=True, text=True,
         )  # fmt: skip
         names = listed.stdout.splitlines() if listed.returncode == 0 else []
-        names = names or [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        # Links, too: one of them makes the repository the collection that its own playbooks use.
+        found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+        names = names or [str(path.relative_to(folder)) for path in found]
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for path in names:
