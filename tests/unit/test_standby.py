@@ -31,6 +31,7 @@ def test_an_identity_is_for_an_address_and_is_parted_into_key_and_certificate() 
             "do not belong together",
         ),
     ],
+    ids=["no PEM", "key alone", "certificate alone", "for a name", "of two pairs"],
 )
 def test_anything_else_is_refused_with_the_command_that_makes_one(text: str, words: str) -> None:
     with pytest.raises(SwitchyardError, match=words) as caught:
