@@ -65,8 +65,8 @@ def by_ansible(folder: Path, order: str, version: str) -> tuple[int, dict[str, A
     secret = {"DEPLOY_SSH_KEY", "DEPLOY_KNOWN_HOSTS", "VAULT_PASSWORD"}
     clean = {key: value for key, value in os.environ.items() if key not in secret}
     clean |= {"SWITCHYARD_RESULT": str(result), "PATH": f"{tools}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
-    # Of what ssh is told twice the first holds, and these come first: whatever the inventory says of keys and hosts, be
-    # it for people's machines or for a jump host, this job's own are used and no others.
+    # Ansible puts these before what the inventory says in ansible_ssh_common_args, and of an option that is given twice
+    # ssh takes the first: host keys are this job's. Keys to log in with add up; this job's is tried first.
     ours = f"{pinned} -o IdentitiesOnly=yes -o IdentityFile={key}"
     clean["ANSIBLE_SSH_ARGS"] = f"{ours} {_ssh_args()}"
     if order == "deploy":
