@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import testinfra.host
@@ -96,7 +97,7 @@ def create(bed: Bed, roles: Sequence[str], *, smoke: bool = False) -> None:
 
 
 def _write_inventory(role: str, hosts: Sequence[Host], registry: Registry) -> None:
-    path = STATE / role / "hosts.json"
+    path = _inventory_of(role)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = (SCENARIOS / "variables.json").read_text().replace("REGISTRY", registry.address)
     variables = json.loads(text.replace("KEY", keys.public(hosts[0].place.private_key)))
@@ -132,9 +133,13 @@ def registry() -> str:
 
 
 def _inventory() -> dict[str, Any]:
-    path = STATE / os.environ["MOLECULE_SCENARIO_NAME"] / "hosts.json"
+    path = _inventory_of(os.environ["MOLECULE_SCENARIO_NAME"])
     found: dict[str, Any] = json.loads(path.read_text())["all"]
     return found
+
+
+def _inventory_of(role: str) -> Path:
+    return STATE / role / "hosts.json"
 
 
 def login(host: testinfra.host.Host, user: str, command: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -153,6 +158,11 @@ def _bed(role: str) -> Bed:
 def _molecule(role: str, *base: str) -> tuple[bool, float]:
     """Run one scenario; its output is shown when it fails."""
     started = time.monotonic()
+    inventory = _inventory_of(role)
+    if not inventory.is_file():
+        # Ansible refuses an inventory that is not there, and `create`, which writes it, is a playbook itself.
+        inventory.parent.mkdir(parents=True, exist_ok=True)
+        inventory.write_text('{"all": {"hosts": {}}}')
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
         "PATH": f"{TOOLS}:{os.environ['PATH']}",
