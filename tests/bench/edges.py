@@ -40,7 +40,10 @@ def two_edges(bench: Bench) -> None:
         server.start({SITE: lab.host.address})
         Pebble.resolve(second, {NAME: lab.host.address})
         _join(lab.project, second)
-        _secure(lab.project, server, [SITE, lab.host.address, second.address], app_publish_address=lab.host.address)
+        # The server stands on the first edge, whose firewall would keep the second one out.
+        open_to_second = [{"ports": ["14000"], "from": [second.address]}]
+        names = [SITE, lab.host.address, second.address]
+        _secure(lab.project, server, names, app_publish_address=lab.host.address, firewall_allow=open_to_second)
         _play(lab, "--tags", "host,docker,engine,edge")
         authority = server.root(Path(folder) / "root.pem")
         assert lab.deploy("1.0.0")["code"] == 0
