@@ -228,6 +228,6 @@ def _compose(version: str) -> str:
                     "labels": {k: v for k, v in labels.items() if "colour" not in k} | {"switchyard.role": "migrate"},
                 },
             },
-            "secrets": {"TOKEN": {"file": f"/var/lib/switchyard/{APP}/secrets/TOKEN"}},
+            "secrets": {"TOKEN": {"file": "${SWITCHYARD_SECRETS}/TOKEN"}},
         }
     )

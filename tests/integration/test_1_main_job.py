@@ -166,6 +166,23 @@ def test_rollback_refuses_with_its_own_exit_codes(released: Environment) -> None
     assert released.live() == OLD
 
 
+def test_a_refused_secret_is_not_what_the_live_release_starts_with(released: Environment) -> None:
+    """Docker looks a secret's path up whenever a container starts: after a crash, a restart or a reboot, too."""
+    wrong = "postgres_app_password=nobodys-password-of-32-letters-xx"
+    refused = released.project.play("deploy", "-e", f"version={OLD}", "-e", wrong)
+    assert refused.returncode == 2, refused.stdout
+    assert "The old release serves on." in refused.stdout, refused.stdout
+    colour = released.project.status()["live"]["colour"]
+    chosen = f"--filter label=switchyard.app=sample --filter label=switchyard.colour={colour}"
+    released.host.exec(["sh", "-c", f"docker restart $(docker ps -q {chosen})"])
+    deadline = time.monotonic() + 60
+    while (answer := fetch(released.url + "health/db"))[0] != 200:
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.5)
+    assert answer[1]["X-Release"] == OLD
+    assert released.project.status()["disagreements"] == []
+
+
 def test_an_older_release_is_started_from_its_record_without_a_registry(released: Environment) -> None:
     """Cold: its colour was taken by another release since; the image on the host is enough."""
     for version in (NEW, OLD):

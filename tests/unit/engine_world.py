@@ -236,7 +236,12 @@ class FakeHost:
             return 0, "", ""
         record = json.loads((file.parent / "release.json").read_text())
         colour = env["SWITCHYARD_COLOUR"]
-        for name in [n for n in self.containers if n.startswith(f"{project}-")]:
+        before = [n for n in self.containers if n.startswith(f"{project}-")]
+        if "--no-recreate" in argv:
+            for name in before:
+                self.containers[name]["State"] = "running"
+            return 0, "", ""
+        for name in before:
             del self.containers[name]
         for service_name, spec in record["request"]["services"].items():
             for index in range(1, spec["instances"] + 1):
@@ -245,6 +250,7 @@ class FakeHost:
                     colour,
                     f"{service_name}-{index}",
                     env[f"SWITCHYARD_PUBLISH_{records.variable(service_name)}_{index}"],
+                    env["SWITCHYARD_SECRETS"],
                 )
         return 0, "", ""
 
@@ -261,14 +267,15 @@ class FakeHost:
             "ExitCode": code, "Created": 0,
         }  # fmt: skip
 
-    def add_instance(self, release: str, colour: str, instance: str, address: str) -> None:
+    def add_instance(self, release: str, colour: str, instance: str, address: str, secrets: str = "") -> None:
         """Put one instance of a colour on this host."""
         labels = {
             "switchyard.app": NAME.app, "switchyard.environment": NAME.environment, "switchyard.colour": colour,
             "switchyard.release": release, "switchyard.service": instance.rpartition("-")[0],
         }  # fmt: skip
         self.add(f"{NAME}-{colour}-{instance}", labels)
-        self.containers[f"{NAME}-{colour}-{instance}"]["address"] = address
+        more = {"address": address, "Mounts": [{"Source": f"{secrets}/TOKEN"}] if secrets else []}
+        self.containers[f"{NAME}-{colour}-{instance}"] |= more
 
     # Docker's socket
 

@@ -295,7 +295,7 @@ def test_a_passed_preflight_leaves_a_record_ports_and_secrets(world: World, monk
     record = phases.prepare(world.begun(), make_request(secrets={"TOKEN": {"value": "v", "uid": 1}}))
     assert record is not None and record.id == "0001-1.0.0"
     assert set(ports.load()) == {f"{NAME}/api/1/{colour}" for colour in ("blue", "green")}
-    assert (world.paths.secrets / "TOKEN").read_text() == "v"
+    assert (world.paths.secrets / record.id / "TOKEN").read_text() == "v"
     assert not world.paths.pointer.exists()
     assert world.ran("docker", "compose") == []
 

@@ -8,14 +8,19 @@ from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.ports import Plan, addresses
 from switchyard.engine.records import Record, variable
 from switchyard.names import AppName, Colour
+from switchyard.secrets import generations
 
 START_TIMEOUT = 300.0
 STOP_TIMEOUT = 180.0
 
 
 def environment(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> dict[str, str]:
-    """The variables that the record's compose file leaves open: colour, publish addresses, migration container."""
-    values = {"SWITCHYARD_COLOUR": colour, "SWITCHYARD_MIGRATE_NAME": migrate_name(record)}
+    """The variables that the record's compose file leaves open: colour, addresses, secrets, migration container."""
+    values = {
+        "SWITCHYARD_COLOUR": colour,
+        "SWITCHYARD_MIGRATE_NAME": migrate_name(record),
+        "SWITCHYARD_SECRETS": str(generations.of(AppPaths(record.name), record.id)),
+    }
     for service, count in record.instances.items():
         targets = addresses(plan, record.name, service, count, colour, host.publish_address)
         for instance, target in enumerate(targets, start=1):
@@ -33,10 +38,14 @@ def compose(record: Record, project: str, *words: str) -> list[str]:
     return ["docker", "compose", "--project-name", project, "--file", str(record.compose_file), *words]
 
 
-def start(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> None:
-    """Bring a colour up with this record; what ran in it before is replaced. Images are already on the host."""
+def start(record: Record, colour: Colour, plan: Plan, host: HostConfig, *, keep: bool = False) -> None:
+    """Bring a colour up with this record; what ran in it before is replaced. Images are already on the host.
+
+    With `keep`, containers that are there stay as they are, and only what is down or missing is started.
+    """
+    words = ("up", "--detach", "--remove-orphans", "--pull", "never", *(["--no-recreate"] if keep else []))
     run(
-        compose(record, record.name.project(colour), "up", "--detach", "--remove-orphans", "--pull", "never"),
+        compose(record, record.name.project(colour), *words),
         step="colour.start",
         timeout=START_TIMEOUT,
         environment=environment(record, colour, plan, host),
@@ -45,9 +54,12 @@ def start(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> None:
 
 def start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colour, say: Callable[[str], None]) -> None:
     """Start a release in its colour unless all of it runs."""
-    if release_in(paths.name, colour) != (release, True):
+    resident, running = release_in(paths.name, colour)
+    if (resident, running) != (release, True):
         say(f"recover: starting {release} on {colour}")
-        start(records.load(paths, release), colour, ports.load(), host)
+        # Its other instances serve: today's secrets, when it was started with older ones, must not replace them all.
+        keep = resident == release and any(container.running for container in docker.of_colour(paths.name, colour))
+        start(records.load(paths, release), colour, ports.load(), host, keep=keep)
 
 
 def stop(name: AppName, colour: Colour) -> None:

@@ -82,6 +82,8 @@ class Container:
     """Seconds since the epoch."""
     image: str = ""
     """The image as it was asked for; of ours always by digest."""
+    mounts: tuple[str, ...] = ()
+    """What of this host it was started with: paths of files and directories."""
 
     @property
     def running(self) -> bool:
@@ -112,6 +114,7 @@ def _list(filters: dict[str, list[str]]) -> list[Container]:
             item["Status"],
             item["Created"],
             str(item.get("Image", "")),
+            tuple(str(mount.get("Source", "")) for mount in item.get("Mounts") or ()),
         )
         for item in body
     ]

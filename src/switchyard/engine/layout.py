@@ -100,7 +100,7 @@ class AppPaths:
 
     @property
     def secrets(self) -> Path:
-        """Current generation of the secrets, one file each."""
+        """Generations of the secrets: a directory for each release that brought values, one file each."""
         return self.state / "secrets"
 
     @property

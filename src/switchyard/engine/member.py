@@ -31,6 +31,7 @@ from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS, Colour, parse_release_id, release_id
 from switchyard.request import Request
 from switchyard.request import parse as parse_request
+from switchyard.secrets import generations
 from switchyard.trust.admit import admit
 
 _KNOWN_EVENT = ("time", "event", "op", "release", "state")
@@ -250,7 +251,7 @@ def _prepare(op: Operation, order: Order) -> None:
         op.result.data["unchanged"] = not hashed
         if not hashed:
             return
-        records.place_secrets(op.paths, request)
+        generations.place(op.paths, order.release, request)
     number, _ = parse_release_id(order.release) or (0, "")
     record = records.create(op.paths, number, request, order.digests, hashed, created=order.created)
     if "app" in op.host.groups:

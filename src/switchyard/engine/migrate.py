@@ -17,6 +17,7 @@ from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS
 from switchyard.request import Migration, Request
+from switchyard.secrets import generations
 
 _POLL_SECONDS = 0.1
 _LOCK_TRIES = 5
@@ -44,6 +45,7 @@ class _Run:
         return open_ports | {
             "SWITCHYARD_COLOUR": COLOURS[0],
             "SWITCHYARD_MIGRATE_NAME": colour.migrate_name(self.record),
+            "SWITCHYARD_SECRETS": str(generations.of(self.op.paths, self.record.id)),
         }
 
     def current(self, migration: Migration) -> str:

@@ -22,8 +22,9 @@ from switchyard.engine.records import Record
 from switchyard.engine.site import Pointer, Site
 from switchyard.engine.site import read as read_pointer
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import COLOURS, Colour, is_newer, other
+from switchyard.names import COLOURS, Colour, is_newer, other, release_id
 from switchyard.request import Request, SmokeTest, route_owner
+from switchyard.secrets import generations
 from switchyard.trust.admit import admit
 
 _PULL_TRIES = 3
@@ -86,8 +87,9 @@ def prepare(op: Operation, request: Request) -> Record | None:
     preflight.check_space(request, digests, str(info["DockerRootDir"]))
     preflight.check_memory(request, 0)
     preflight.check_ports(op.paths.name, request, idle, ports.load(), op.host)
-    records.place_secrets(op.paths, request)
-    return records.create(op.paths, next_number(op.paths, op.ledger), request, digests, hashed, evidence)
+    number = next_number(op.paths, op.ledger)
+    generations.place(op.paths, release_id(number, request.version), request)
+    return records.create(op.paths, number, request, digests, hashed, evidence)
 
 
 def refuse_dirty(op: Operation, request: Request) -> None:
@@ -236,37 +238,34 @@ def smoke_all(paths: AppPaths, record: Record, targets: Mapping[str, Sequence[st
     Returns how many there are; raises `SwitchyardError` for one that fails. A host that is only an edge has no secrets,
     and leaves tests that log in to the application hosts.
     """
-    tests = [test for test in record.request.smoke_tests if test.when != "after" and _can_ask(paths, test)]
+    tests = [test for test in record.request.smoke_tests if test.when != "after" and _can_ask(paths, record, test)]
     for test in tests:
         service = route_owner(record.request, test.path)
         for target in targets[service] if service else ():
-            if wrong := smoke(target, test, login=login_of(paths, test)):
+            if wrong := smoke(target, test, login=_login_of(paths, record, test)):
                 raise SwitchyardError(f"A smoke test failed on {service} ({target}): {wrong}.", Exit.UNHEALTHY)
     return len(tests)
 
 
-def _can_ask(paths: AppPaths, test: SmokeTest) -> bool:
-    return not test.login or (paths.secrets / test.login).is_file()
+def _can_ask(paths: AppPaths, record: Record, test: SmokeTest) -> bool:
+    return not test.login or (generations.of(paths, record.id) / test.login).is_file()
 
 
-def login_of(paths: AppPaths, test: SmokeTest) -> str:
-    """The secret that a smoke test logs in with, in its current generation; '' when it needs none."""
-    try:
-        return (paths.secrets / test.login).read_text() if test.login else ""
-    except OSError as error:
-        raise SwitchyardError(f"The login {test.login} of smoke test {test.path} cannot be read: {error}.") from error
+def _login_of(paths: AppPaths, record: Record, test: SmokeTest) -> str:
+    """The secret that a smoke test logs in with, as the release is started with it; '' when it needs none."""
+    return generations.read(generations.of(paths, record.id), test.login) if test.login else ""
 
 
 def verify_through_edge(op: Operation, record: Record) -> None:
     """Smoke tests on the release that just went live, through the edge as users come."""
     pointer = live_pointer(op.paths)
-    tests = [test for test in record.request.smoke_tests if test.when != "before" and _can_ask(op.paths, test)]
+    tests = [test for test in record.request.smoke_tests if test.when != "before" and _can_ask(op.paths, record, test)]
     if pointer is None or pointer.release != record.id:
         return
     site = site_for(op.paths, op.host, pointer)
     for test in tests:
         service = route_owner(record.request, test.path)
-        if service and (wrong := edge.smoke_through(site, service, test, login=login_of(op.paths, test))):
+        if service and (wrong := edge.smoke_through(site, service, test, login=_login_of(op.paths, record, test))):
             raise SwitchyardError(f"A smoke test failed through the edge: {wrong}.", Exit.REVERTED)
     if tests:
         op.say(f"switch: {len(tests)} smoke tests passed through the edge")

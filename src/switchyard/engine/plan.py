@@ -11,6 +11,7 @@ from switchyard.engine.migrate import is_pending
 from switchyard.engine.records import Record
 from switchyard.names import release_id
 from switchyard.request import Request, Service
+from switchyard.secrets import generations
 
 
 def plan(paths: AppPaths, request: Request) -> dict[str, Any]:
@@ -54,9 +55,9 @@ def _environment(live: Record | None, name: str, spec: Service) -> dict[str, lis
 
 
 def _secrets(paths: AppPaths, request: Request) -> list[str]:
-    changed = []
+    changed, now = [], generations.today(paths)
     for name, secret in request.secrets.items():
-        path = paths.secrets / name
+        path = now / name
         if not path.is_file() or path.read_bytes() != secret.value.encode():
             changed.append(name)
     return sorted(changed)

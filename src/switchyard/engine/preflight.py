@@ -12,6 +12,7 @@ from switchyard.engine.ports import Plan, addresses
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName, Colour
 from switchyard.request import Request
+from switchyard.secrets import generations
 
 Say = Callable[[str], None]
 
@@ -150,7 +151,7 @@ def check_database(name: AppName) -> None:
 def check_secrets(paths: AppPaths, request: Request) -> None:
     """Every secret a service names has a value, now or from before."""
     for secret, content in request.secrets.items():
-        if not content.value and not (paths.secrets / secret).is_file():
+        if not content.value and not (generations.today(paths) / secret).is_file():
             raise _refuse(f"app_secrets.{secret} is empty: give it a value in the environment's vault file.")
 
 

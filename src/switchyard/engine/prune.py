@@ -7,6 +7,7 @@ from switchyard.engine.effects import run
 from switchyard.engine.layout import OPERATION_LOGS, AppPaths, known_apps
 from switchyard.engine.ledger import Ledger
 from switchyard.errors import SwitchyardError
+from switchyard.secrets import generations
 
 _RESULTS_KEPT = 50
 _LOGS_KEPT = 500  # of all applications on this host
@@ -48,6 +49,7 @@ def prune(paths: AppPaths, ledger: Ledger, retain: int, say: Callable[[str], Non
         removed.append(identity)
     if removed:
         say(f"finish: pruned {', '.join(removed)}")
+    generations.prune(paths)
     old = sorted(paths.results.glob("*.json"))[:-_RESULTS_KEPT]
     if old:
         run(["rm", "-f", "--", *map(str, old)], step="prune.results")

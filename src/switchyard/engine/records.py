@@ -18,7 +18,7 @@ from switchyard.engine.effects import replace_file, run
 from switchyard.engine.layout import SALT, AppPaths
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName, parse_release_id, release_id
-from switchyard.request import Request, Service
+from switchyard.request import Request
 from switchyard.strict import build
 
 _FILES = ("compose.yml", "release.json")  # in the order of their writing
@@ -173,37 +173,3 @@ def ids(paths: AppPaths) -> list[str]:
 def remove(record: Record) -> None:
     """Delete a record's directory."""
     run(["rm", "-rf", "--", str(record.directory)], step="prune.record")
-
-
-def place_secrets(paths: AppPaths, request: Request) -> None:
-    """Write the current generation of the secrets: one file each, readable by its container's uid alone.
-
-    A running container keeps the file it was started with (a bind mount follows the inode), so replacing a secret
-    takes effect when the next colour starts.
-    """
-    for name, secret in request.secrets.items():
-        path = paths.secrets / name
-        if not secret.value and path.is_file():
-            # A request out of a record names secrets without their values: the current generation stays.
-            continue
-        # Unchanged secrets are left alone: fewer writes in the deploy path.
-        if not (path.is_file() and path.read_bytes() == secret.value.encode() and path.stat().st_uid == secret.uid):
-            replace_file(path, secret.value, step="secrets.file", mode=0o400, owner=(secret.uid, secret.uid))
-    for name, service in request.services.items():
-        if service.secret_env:
-            text = secret_environment(service, request)
-            replace_file(paths.secrets / f"{name}.env", text, step="secrets.environment", mode=0o400)
-
-
-def secret_environment(service: Service, request: Request) -> str:
-    """Write the env file for a service that can only read variables.
-
-    Double quotes with these escapes are what compose's env file reader takes back to the exact value (compose-go,
-    dotenv/parser.go); in single quotes a backslash cannot be written before a quote.
-    """
-    escapes = {"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r"}
-    lines = []
-    for variable_name, secret_name in sorted(service.secret_env.items()):
-        value = "".join(escapes.get(letter, letter) for letter in request.secrets[secret_name].value)
-        lines.append(f'{variable_name}="{value}"\n')
-    return "".join(lines)

@@ -47,9 +47,7 @@ def start_live(paths: AppPaths, host: HostConfig, say: Say) -> None:
     if not is_member(note, host):
         # It was left out of that release, and has nothing of it to start.
         return
-    if colours.release_in(paths.name, note.colour) != (note.release, True):
-        say(f"recover: starting {note.release} on {note.colour}")
-        colours.start(records.load(paths, note.release), note.colour, ports.load(), host)
+    colours.start_if_down(paths, host, note.release, note.colour, say)
 
 
 def is_member(pointer: Pointer, host: HostConfig) -> bool:

@@ -9,6 +9,7 @@ from switchyard.engine.ledger import Ledger
 from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.gate.grammar import Order
+from switchyard.secrets import generations
 
 
 def newest(paths: AppPaths) -> Record:
@@ -39,7 +40,7 @@ def request(paths: AppPaths, order: Order, who: str) -> dict[str, Any]:
     for name in moved:
         data["services"][name]["tag"] = order.version
     for name, secret in data["secrets"].items():
-        secret["value"] = _current(paths, name)
+        secret["value"] = generations.read(generations.today(paths), name)
     # What an override let through once is not let through again, and no tag may have moved.
     data["image_policy"]["immutable_tags"] = True
     return data | {
@@ -53,13 +54,3 @@ def request(paths: AppPaths, order: Order, who: str) -> dict[str, Any]:
         "committed": "",
         "run_url": order.run_url,
     }
-
-
-def _current(paths: AppPaths, secret: str) -> str:
-    """A secret's current generation; it stays on this host, and travels as every request does."""
-    try:
-        return (paths.secrets / secret).read_bytes().decode()
-    except OSError as error:
-        raise SwitchyardError(
-            f"The secret {secret} is not on this host ({error.strerror}): release once with deploy.yml.", Exit.PREFLIGHT
-        ) from error

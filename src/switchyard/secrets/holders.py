@@ -7,6 +7,7 @@ from pathlib import Path
 from switchyard.engine import docker
 from switchyard.engine.layout import AppPaths
 from switchyard.names import COLOURS
+from switchyard.secrets import generations
 
 PROC = Path("/proc")
 
@@ -16,17 +17,18 @@ class Holders:
     """Where any of the values that were asked about was found; the values themselves are never shown."""
 
     files: list[str] = field(default_factory=list)
-    """Secrets of the current generation, which the next colour to start will get."""
+    """Secrets of today's generation, which the next colour to start will get."""
     containers: dict[str, list[str]] = field(default_factory=dict)
     """Colour to the names of running containers."""
 
 
 def holders(paths: AppPaths, values: Iterable[str]) -> Holders:
-    """Search the current generation and every running container for these values, as files and as environment."""
+    """Search today's generation and every running container for these values, as files and as environment."""
     wanted = [value.encode() for value in values if value]
     found = Holders()
-    if paths.secrets.is_dir():
-        found.files = sorted(path.name for path in paths.secrets.iterdir() if _has(path, wanted))
+    now = generations.today(paths)
+    if now.is_dir():
+        found.files = sorted(path.name for path in now.iterdir() if _has(path, wanted))
     for colour in COLOURS:
         names = [c.name for c in docker.of_colour(paths.name, colour) if c.running and _container_has(c.id, wanted)]
         if names:

@@ -4,6 +4,7 @@ from switchyard.engine import colour as colours
 from switchyard.engine import phases, ports, records, recover
 from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.secrets import generations
 
 
 def refresh(op: Operation) -> str:
@@ -34,6 +35,8 @@ def refresh(op: Operation) -> str:
             raise
     with op.phase("verify"):
         phases.verify(op, record, idle)
+    # What it was started with before is needed by nobody now.
+    generations.prune(op.paths)
     return release
 
 

@@ -23,6 +23,7 @@ from switchyard.errors import SwitchyardError
 from switchyard.names import other
 from switchyard.report.traffic import Tally, log_of
 from switchyard.request import Slo
+from switchyard.secrets import generations
 from switchyard.watch import rule, state
 from switchyard.watch.accesslog import Entry, Follower, Place, end_of, parse
 from switchyard.watch.probes import BLIND, Prober, questions
@@ -199,9 +200,9 @@ def _tell(paths: AppPaths, known: Probation) -> None:
 
 
 def logins(paths: AppPaths, record: Record) -> dict[str, str]:
-    """The secrets that the record's smoke tests log in with, in their current generation."""
-    names = {test.login for test in record.request.smoke_tests if test.login}
-    return {name: (paths.secrets / name).read_text() for name in names if (paths.secrets / name).is_file()}
+    """The secrets that the record's smoke tests log in with, as the release is started with them."""
+    names, own = {test.login for test in record.request.smoke_tests if test.login}, generations.of(paths, record.id)
+    return {name: generations.read(own, name) for name in names if (own / name).is_file()}
 
 
 class _Watcher:
