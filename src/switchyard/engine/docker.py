@@ -5,6 +5,7 @@ Only reads: what changes something goes through the `docker` command and `effect
 
 import base64
 import contextlib
+import functools
 import http.client
 import ipaddress
 import json
@@ -20,8 +21,10 @@ from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName, Colour
 
 SOCKET = "/run/docker.sock"
-_API = "/v1.41"  # Docker 20.10, the oldest engine that the roles install
+_API = (1, 41)
+"""What is asked for here: Docker 20.10, the oldest engine that the roles install."""
 _HUB = "https://index.docker.io/v1/"
+_LOGINS = Path("/root/.docker/config.json")
 _REGISTRY_SECONDS = 90.0
 
 
@@ -32,10 +35,29 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(SOCKET)
 
 
+@functools.cache
+def _version() -> str:
+    """The version of its interface to speak: ours, or the next one that this engine has not given up yet."""
+    status, body = _ask("/version")
+    if status != 200:
+        raise SwitchyardError(f"Docker cannot tell its version: {_message(body)}.", Exit.PREFLIGHT)
+    oldest, newest = _pair(body.get("MinAPIVersion", "1.12")), _pair(body["ApiVersion"])
+    return ".".join(map(str, min(max(_API, oldest), newest)))
+
+
+def _pair(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
+
+
 def _get(path: str, *, timeout: float = 10.0, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    return _ask(f"/v{_version()}{path}", timeout=timeout, headers=headers)
+
+
+def _ask(path: str, *, timeout: float = 10.0, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     connection = _Connection("docker", timeout=timeout)
     try:
-        connection.request("GET", _API + path, headers=headers or {})
+        connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()
         body = answer.read()
         return answer.status, json.loads(body) if body else None
@@ -136,13 +158,17 @@ def of_colour(name: AppName, colour: Colour) -> list[Container]:
 
 def inspect(container: str) -> dict[str, Any] | None:
     """Everything Docker knows of a container, or None when there is none of that name."""
-    status, body = _get(f"/containers/{quote(container)}/json")
-    return dict(body) if status == 200 else None
+    return _found(container, *_get(f"/containers/{quote(container)}/json"))
 
 
 def image(reference: str) -> dict[str, Any] | None:
     """What Docker knows of a local image, or None when it is not on this host."""
-    status, body = _get(f"/images/{quote(reference, safe='')}/json")
+    return _found(reference, *_get(f"/images/{quote(reference, safe='')}/json"))
+
+
+def _found(what: str, status: int, body: Any) -> dict[str, Any] | None:
+    if status not in (200, 404):
+        raise SwitchyardError(f"Docker cannot tell about {what}: {_message(body)}.", Exit.PREFLIGHT)
     return dict(body) if status == 200 else None
 
 
@@ -156,19 +182,28 @@ def registry_of(reference: str) -> str:
 def _credentials(registry: str) -> dict[str, str]:
     """Read root's registry login the way the docker client does: a credential helper, else the stored login."""
     try:
-        config = json.loads((Path("/root/.docker/config.json")).read_text())
-    except (OSError, ValueError):
+        text = _LOGINS.read_text()
+    except OSError:
         return {}
-    helper = config.get("credHelpers", {}).get(registry) or config.get("credsStore")
-    if helper:
-        asked = query([f"docker-credential-{helper}", "get"], stdin=registry)
-        if asked.code == 0:
-            answer = json.loads(asked.out)
-            return {"username": answer["Username"], "password": answer["Secret"], "serveraddress": registry}
-    stored = config.get("auths", {}).get(registry, {}).get("auth")
-    if not stored:
-        return {}
-    user, _, password = base64.b64decode(stored).decode().partition(":")
+    source = str(_LOGINS)
+    try:
+        config = json.loads(text)
+        helper = config.get("credHelpers", {}).get(registry) or config.get("credsStore")
+        if helper:
+            asked = query([f"docker-credential-{helper}", "get"], stdin=registry)
+            if asked.code == 0:
+                source = f"docker-credential-{helper}"
+                answer = json.loads(asked.out)
+                return {"username": answer["Username"], "password": answer["Secret"], "serveraddress": registry}
+        stored = config.get("auths", {}).get(registry, {}).get("auth")
+        if not stored:
+            return {}
+        user, _, password = base64.b64decode(stored, validate=True).decode().partition(":")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # Without the error's own words, which may quote the login.
+        raise SwitchyardError(
+            f"The login for {registry} cannot be read from {source}: run provision.yml --tags docker.", Exit.PREFLIGHT
+        ) from error
     return {"username": user, "password": password, "serveraddress": registry}
 
 
