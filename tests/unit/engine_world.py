@@ -305,12 +305,13 @@ class FakeHost:
         ]
 
     def _inspect(self, name: str) -> tuple[int, Any]:
+        name = name.removeprefix("id-")
         if name == layout.EDGE_CONTAINER:
             return 200, {"State": {"Running": self.edge, "Pid": NOBODY if self.edge else 0}}
         if name not in self.containers:
             return 404, {"message": "no such container"}
         found = self.containers[name]
-        return 200, {"State": {"Status": found["State"], "ExitCode": found["ExitCode"]}}
+        return 200, {"State": {"Status": found["State"], "ExitCode": found["ExitCode"], "Pid": found.get("Pid", 0)}}
 
     # HTTP
 

@@ -89,7 +89,7 @@ def filesystems(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def check_space(world: World) -> None:
-    preflight.check_space(make_request(), {"api": digest("api")}, str(world.root))
+    preflight.check_space(make_request(), {"api": digest("api")}, str(world.root), None)
 
 
 @pytest.mark.usefixtures("filesystems")
@@ -108,6 +108,20 @@ def test_an_image_that_is_here_needs_none(world: World, filesystems: dict[str, i
     filesystems["free"] = 999 << 20
     world.docker.images[f"registry.test/shop/api@{digest('api')}"] = {}
     check_space(world)
+
+
+def test_an_image_is_measured_by_the_live_releases(world: World, filesystems: dict[str, int]) -> None:
+    live = world.release(1, "blue")
+    world.docker.images[live.pinned("api")] = {"Size": 700 << 20}
+    filesystems["free"] = 1399 << 20
+    digests = {"api": digest("new"), "web": digest("web")}
+    needs = "this release needs 1400 MiB"
+    assert needs in refusal(preflight.check_space, make_request(), digests, str(world.root), live)
+    filesystems["free"] = 1400 << 20
+    preflight.check_space(make_request(), digests, str(world.root), live)
+    # A service that the live release lacks has nothing to be measured by.
+    more = make_request(services={"api": service(), "web": service(routes=["/w/"])})
+    assert "this release needs 2400 MiB" in refusal(preflight.check_space, more, digests, str(world.root), live)
 
 
 def test_state_and_logs_need_room_as_well(world: World, filesystems: dict[str, int]) -> None:
@@ -145,6 +159,37 @@ def test_two_colours_have_to_fit_into_memory(monkeypatch: pytest.MonkeyPatch) ->
     preflight.check_memory(request, 1)
     meminfo(monkeypatch, 856)
     preflight.check_memory(request, 0)
+
+
+def test_the_warm_release_gives_its_memory_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filesystems: dict[str, int]
+) -> None:
+    assert filesystems
+    for module in ("_PROC", "_CGROUPS"):
+        monkeypatch.setattr(preflight, module, tmp_path / module)
+    for pid, mib in ((7, 200), (8, 100)):
+        (tmp_path / "_PROC" / str(pid)).mkdir(parents=True)
+        (tmp_path / "_PROC" / str(pid) / "cgroup").write_text(f"0::/system.slice/docker-{pid}.scope\n")
+        group = tmp_path / "_CGROUPS" / "system.slice" / f"docker-{pid}.scope"
+        group.mkdir(parents=True)
+        (group / "memory.stat").write_text(f"anon {mib << 20}\nfile {999 << 20}\n")
+    two = {"api": service(instances=2)}
+    live, warm = world.release(2, "blue", services=two), world.record(1, services=two)
+    world.start(warm, "green")
+    pids = {"green-api-1": 7, "green-api-2": 8, "blue-api-1": 7}
+    for name, pid in pids.items():
+        world.docker.containers[f"shop-test-{name}"]["Pid"] = pid
+    assert preflight.held_mb(NAME, "green") == 300
+    # A container that does not run holds nothing.
+    world.docker.containers["shop-test-green-api-2"]["Pid"] = 0
+    assert preflight.held_mb(NAME, "green") == 200
+    meminfo(monkeypatch, 400)
+    op = world.begun()
+    request = make_request(version="3.0.0", services={"api": service(tag="3.0.0", memory_mb=300, instances=2)})
+    made = phases.prepare(op, request)
+    assert made is not None and live.id != made.id
+    meminfo(monkeypatch, 399)
+    assert "599 MiB are available" in refusal(phases.prepare, op, request)
 
 
 # Ports

@@ -270,16 +270,17 @@ def _preflight(op: Operation, order: Order, request: Request) -> str:
     hashed = records.config_hash(request, order.digests, records.salt())
     if live and known and not order.again and phases.is_live(op.paths, live, hashed):
         return ""
+    running = records.load(op.paths, live.release) if live and known else None
     if order.gate:
         before = len(op.ledger.events)
-        running = records.load(op.paths, live.release) if live and known else None
         evidence = admit(op, request, order.digests, running, info)
         op.result.data |= {"evidence": evidence, "events": op.ledger.events[before:]}
     ports.ensure(op.paths.name, instances, op.host)
-    preflight.check_space(request, order.digests, str(info["DockerRootDir"]))
+    preflight.check_space(request, order.digests, str(info["DockerRootDir"]), running)
+    colour = _colour_of(order)
     if not request.rolling:
-        preflight.check_memory(request, 0)
-    preflight.check_ports(op.paths.name, request, _colour_of(order), ports.load(), op.host)
+        preflight.check_memory(request, preflight.held_mb(op.paths.name, colour))
+    preflight.check_ports(op.paths.name, request, colour, ports.load(), op.host)
     return hashed
 
 

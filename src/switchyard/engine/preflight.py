@@ -1,5 +1,6 @@
 """Everything that can be known to go wrong before anything is changed; each refusal says what to do."""
 
+import contextlib
 import os
 import platform
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 from switchyard.engine import docker, edge
 from switchyard.engine.layout import LOGS, STATE, AppPaths, HostConfig
 from switchyard.engine.ports import Plan, addresses
+from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName, Colour
 from switchyard.request import Request
@@ -16,12 +18,14 @@ from switchyard.secrets import generations
 
 Say = Callable[[str], None]
 
-# What an image that is not on the host is taken to need when no image of its repository is there to measure by.
+# What an image that is not on the host is taken to need when the live release has none to measure it by.
 _UNKNOWN_IMAGE = 500 << 20
 _STATE_BYTES = 16 << 20
 _FREE_INODES = 2_000
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _MIGRATION_CONNECTIONS = 2
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def _refuse(message: str) -> SwitchyardError:
@@ -51,12 +55,16 @@ def require_architecture(request: Request, architectures: Mapping[str, Sequence[
             )
 
 
-def check_space(request: Request, digests: dict[str, str], root: str) -> None:
-    """Disk and inodes: twice each missing image under Docker's root, and room for records, state and logs."""
+def check_space(request: Request, digests: dict[str, str], root: str, live: Record | None) -> None:
+    """Disk and inodes: twice each missing image under Docker's root, and room for records, state and logs.
+
+    A missing image is measured by the one that the live release has for this service.
+    """
     needed = 0
     for name, service in request.services.items():
         if docker.image(f"{service.image}@{digests[name]}") is None:
-            needed += 2 * _UNKNOWN_IMAGE
+            known = docker.image(live.pinned(name)) if live and name in live.digests else None
+            needed += 2 * int((known or {}).get("Size") or _UNKNOWN_IMAGE)
     _check_filesystem(Path(root), needed, "Docker's root")
     for path in (STATE, LOGS, Path("/run")):
         _check_filesystem(path, _STATE_BYTES if path != Path("/run") else 1 << 20, "Switchyard's state")
@@ -75,8 +83,28 @@ def _check_filesystem(path: Path, needed: int, purpose: str) -> None:
         raise _refuse(f"{path} ({purpose}) has {status.f_favail} inodes free: remove small files there.")
 
 
+def held_mb(name: AppName, colour: Colour) -> int:
+    """The memory in MiB that a colour's processes have for themselves, and give back when it is replaced.
+
+    What the kernel caches of their files is not in it: that counts as available already.
+    """
+    held = 0
+    for container in docker.of_colour(name, colour):
+        pid = (docker.inspect(container.id) or {}).get("State", {}).get("Pid") or 0
+        # The file is gone when the process is, and then it holds nothing.
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            lines = (_PROC / str(pid) / "cgroup").read_text().splitlines()
+            group = next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
+            fields = (_CGROUPS / group / "memory.stat").read_text().splitlines()
+            held += int(next(line for line in fields if line.startswith("anon ")).split()[1])
+    return held >> 20
+
+
 def check_memory(request: Request, freed_mb: int) -> None:
-    """Two colours run at once, so the new one's limits must fit into what is available now."""
+    """Two colours run at once, so the new one's limits must fit into what is available now.
+
+    `freed_mb` is what the warm release gives back, since it is stopped for the new one.
+    """
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) // 1024 + freed_mb
     needed = sum(service.memory_mb * service.instances for service in request.services.values())
