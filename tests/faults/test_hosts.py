@@ -651,6 +651,36 @@ def test_the_port_plan_is_damaged(lab: Lab, damage: str) -> None:
     assert json.loads(sh(lab, f"cat {path}")) == before, f"{why}: ports moved"
 
 
+@pytest.mark.parametrize(
+    ("which", "damage"), chosen([], list(itertools.product(["live", "previous", "old"], ["removed", "garbage"])))
+)
+def test_a_record_is_damaged(lab: Lab, which: str, damage: str) -> None:
+    """What is live is not touched, `status` names what a rollback lacks, and the next deploy makes its own record."""
+    for _ in range(2):
+        assert lab.deploy(other(live(lab)), migration=None)["code"] == 0
+        lab.settle()
+    report, why = lab.status(), f"the {which} release's record {damage}"
+    named = {report["live"]["release"], report["previous"]}
+    kept = [name for name in sh(lab, f"ls {STATE}/{APP}/releases").split() if name not in named]
+    release = {"live": report["live"]["release"], "previous": report["previous"], "old": kept[-1]}[which]
+    path, old = f"{STATE}/{APP}/releases/{release}/release.json", live(lab)
+    with users(lab):
+        sh(lab, f"rm {path}" if damage == "removed" else f"echo garbage > {path}")
+        done = lab.engine("status", APP, "--json")
+        assert (done.returncode, json.loads(done.stdout)["live"]["version"]) == (0, old), f"{why}: {done}"
+        told = [item for item in json.loads(done.stdout)["disagreements"] if release in item]
+        assert bool(told) == (which != "old"), f"{why}: {done.stdout}"
+        # The same version twice: the first replaces a live record that is damaged, the second takes the other colour.
+        for version in (old, other(old)):
+            result = lab.deploy(version, migration=None)
+            assert result["code"] == 0, f"{why}: {result}"
+            lab.settle()
+        sh(lab, f"rm -rf {STATE}/{APP}/releases/{release}")
+        assert lab.deploy(old, migration=None)["code"] == 0, why
+        lab.settle()
+        after(lab, old, why)
+
+
 @pytest.mark.parametrize("by", chosen([], ["deploy", "recover", "rollback"]))
 def test_the_live_containers_are_removed(lab: Lab, by: str) -> None:
     """The fault takes the service; `status` says so, and one command brings it back."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switchyard.engine import effects, layout, records
+from switchyard.engine import effects, layout, records, recover
 from switchyard.engine.layout import AppPaths
 from switchyard.engine.operation import Result, write_result
 from switchyard.engine.prune import prune, removable
@@ -121,10 +121,36 @@ def test_an_image_that_another_application_names_stays(world: World) -> None:
     assert records.ids(other) == ["0001-1.0.0"]
 
 
-def test_an_image_that_is_in_use_does_not_stop_the_pruning(world: World) -> None:
-    history(world, live=3, previous=2, good={1}, failed=set(), bad=set())
-    world.docker.answers["image rm"] = (1, "", "conflict: image is being used by stopped container")
+def test_an_image_that_is_in_use_keeps_its_record_for_the_next_pruning(world: World) -> None:
+    history(world, live=4, previous=3, good={1, 2}, failed=set(), bad=set())
+    world.docker.answers["image rm .*" + digest("api1")] = (1, "", "conflict: image is being used by stopped container")
+    assert prune(world.paths, world.ledger(), 0, lambda _: None) == [identity(2)]
+    world.docker.answers.clear()
     assert prune(world.paths, world.ledger(), 0, lambda _: None) == [identity(1)]
+
+
+def test_a_pruning_that_is_killed_orphans_no_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    history(world, live=3, previous=2, good={1}, failed=set(), bad=set())
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(records, "remove", die)
+        prune(world.paths, world.ledger(), 0, lambda _: None)
+    assert not any(digest("api1") in image for image in world.docker.images)
+    assert prune(world.paths, world.ledger(), 0, lambda _: None) == [identity(1)]
+
+
+def test_recovery_removes_records_that_were_never_finished(world: World) -> None:
+    live = world.release(1, "blue")
+    for number in (2, 3):
+        world.record(number)
+    for damaged in (identity(2), live.id):
+        (world.paths.releases / damaged / "release.json").unlink()
+    recover.recover(world.paths, world.host, lambda _: None)
+    # What is live is damaged instead: what it still has stays.
+    assert sorted(path.name for path in world.paths.releases.iterdir()) == [live.id, identity(3)]
 
 
 def test_nothing_outside_the_applications_records_is_removed(world: World) -> None:

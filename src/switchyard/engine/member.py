@@ -63,11 +63,11 @@ def facts(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
 
 def _colour(paths: AppPaths, host: HostConfig, colour: Colour) -> dict[str, Any]:
     release, running = colours.release_in(paths.name, colour)
-    known = release in records.ids(paths) and not ports.is_lost()
+    record = None if ports.is_lost() else records.find(paths, release)
     return {
         "release": release,
         "running": running,
-        "targets": _targets(records.load(paths, release), colour, host) if known else {},
+        "targets": _targets(record, colour, host) if record else {},
     }
 
 
@@ -138,11 +138,11 @@ def _begin(op: Operation, order: Order) -> None:
             _end_dead(op.ledger, start, pointer)
     data = _BEGINNINGS[order.kind](op, order, pointer)
     wanted = {data["release"], pointer.release if pointer else "", pointer.previous if pointer else ""}
-    known = set(records.ids(op.paths))
+    known = {release for release in wanted if records.find(op.paths, release)}
     op.result.data = data | {
         "fence": op.lease.fence if op.lease else 0,
         "pointer": pointer.mark() if pointer else None,
-        "records": {release: records.export(op.paths, release) for release in sorted(wanted & known)},
+        "records": {release: records.export(op.paths, release) for release in sorted(known)},
     }
 
 
@@ -178,7 +178,7 @@ def _begin_rollback(op: Operation, order: Order, pointer: Pointer | None) -> dic
 
 def _begin_deploy(op: Operation, order: Order, pointer: Pointer | None) -> dict[str, Any]:
     request = parse_request(order.request)
-    phases.refuse_older(request, pointer, op.paths)
+    phases.refuse_older(request, pointer)
     phases.refuse_dirty(op, request)
     op.begin(request.version, above=order.fence)
     try:
@@ -261,16 +261,15 @@ def _prepare(op: Operation, order: Order) -> None:
 def _preflight(op: Operation, order: Order, request: Request) -> str:
     """Check what only this host can know; returns the configuration's hash, or '' when it already runs here."""
     live, instances = order.pointer, {name: service.instances for name, service in request.services.items()}
-    known = live is not None and live.release in records.ids(op.paths)
+    running = records.find(op.paths, live.release) if live else None
     info = docker.info()
     preflight.require_architecture(request, order.architectures)
     preflight.check_secrets(op.paths, request)
     preflight.check_connections(request, order.hosts)
     _database(op, order)
     hashed = records.config_hash(request, order.digests, records.salt())
-    if live and known and not order.again and phases.is_live(op.paths, live, hashed):
+    if live and not order.again and phases.is_live(op.paths, live, hashed):
         return ""
-    running = records.load(op.paths, live.release) if live and known else None
     if order.gate:
         before = len(op.ledger.events)
         evidence = admit(op, request, order.digests, running, info)
@@ -339,11 +338,10 @@ def _abandon(op: Operation, order: Order) -> None:
     write_note(op.paths, order.pointer, op.host)
     colours.stop(op.paths.name, colour)
     previous = order.pointer.previous if order.pointer else ""
-    if previous in records.ids(op.paths):
-        record = records.load(op.paths, previous)
-        if all(docker.image(record.pinned(service)) for service in record.request.services):
-            op.say(f"{previous} is started on {colour} again, warm for a rollback")
-            colours.start(record, colour, ports.load(), op.host)
+    record = records.find(op.paths, previous)
+    if record and all(docker.image(record.pinned(service)) for service in record.request.services):
+        op.say(f"{previous} is started on {colour} again, warm for a rollback")
+        colours.start(record, colour, ports.load(), op.host)
 
 
 # Edges

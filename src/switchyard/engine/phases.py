@@ -50,7 +50,7 @@ def idle_colour(paths: AppPaths) -> Colour:
 def site_for(paths: AppPaths, host: HostConfig, pointer: Pointer) -> Site:
     """Gather what a pointer file is made from. A previous release whose record is gone is left out."""
     live = records.load(paths, pointer.release)
-    previous = records.load(paths, pointer.previous) if pointer.previous in records.ids(paths) else None
+    previous = records.find(paths, pointer.previous)
     plan = {} if pointer.members else ports.load()
     return Site(pointer, live, previous, plan, host, (host.publish_address,))
 
@@ -61,7 +61,7 @@ def prepare(op: Operation, request: Request) -> Record | None:
     Returns None when the live release already is what is asked for. Nothing that serves has been touched.
     """
     pointer = live_pointer(op.paths)
-    refuse_older(request, pointer, op.paths)
+    refuse_older(request, pointer)
     if pointer and pointer.probation:
         raise SwitchyardError(
             f"Release {pointer.release} is still on probation and needs both colours: wait for its verdict, or go back "
@@ -80,7 +80,7 @@ def prepare(op: Operation, request: Request) -> Record | None:
     hashed = records.config_hash(request, digests, records.salt())
     if pointer and is_live(op.paths, pointer, hashed):
         return None
-    live = records.load(op.paths, pointer.release) if pointer else None
+    live = records.find(op.paths, pointer.release) if pointer else None
     evidence = admit(op, request, digests, live, info)
     idle = idle_colour(op.paths)
     ports.ensure(op.paths.name, {n: s.instances for n, s in request.services.items()}, op.host)
@@ -99,11 +99,11 @@ def refuse_dirty(op: Operation, request: Request) -> None:
         raise dirty(state)
 
 
-def refuse_older(request: Request, pointer: Pointer | None, paths: AppPaths) -> None:
+def refuse_older(request: Request, pointer: Pointer | None) -> None:
     """Without a version on the command line, never go below what somebody released by tag in between."""
     if request.explicit_version or pointer is None:
         return
-    live = records.load(paths, pointer.release).version
+    live = pointer.release.partition("-")[2]
     if is_newer(live, request.version):
         raise SwitchyardError(
             f"{live} is live and the inventory names {request.version}: type '-e version={request.version}' to go back "
@@ -114,7 +114,8 @@ def refuse_older(request: Request, pointer: Pointer | None, paths: AppPaths) -> 
 
 def is_live(paths: AppPaths, pointer: Pointer, hashed: str) -> bool:
     """Tell whether the live release has this configuration hash and all of it runs."""
-    if records.load(paths, pointer.release).config_hash != hashed:
+    record = records.find(paths, pointer.release)
+    if record is None or record.config_hash != hashed:
         return False
     return colours.release_in(paths.name, pointer.colour) == (pointer.release, True)
 
@@ -168,7 +169,8 @@ def start(op: Operation, record: Record, colour: Colour | None = None) -> None:
     targets = colours.targets(record, idle, plan, op.host)
     resident, running = colours.release_in(op.paths.name, idle)
     if running and resident not in ("", record.id):
-        drain(op, resident, idle)
+        # The ports belong to the colour, so those of the new record serve as well as one that cannot be read.
+        drain(op, records.find(op.paths, resident) or record, idle, resident)
     op.say(f"start: {record.id} on {idle}: {', '.join(f'{name} {target}' for name, target in targets.items())}")
     colours.start(record, idle, plan, op.host)
     wait_until_healthy(op, record, idle)
@@ -193,9 +195,8 @@ def wait_until_healthy(op: Operation, record: Record, colour: Colour) -> None:
         raise
 
 
-def drain(op: Operation, resident: str, colour: Colour) -> None:
+def drain(op: Operation, record: Record, colour: Colour, resident: str) -> None:
     """Wait until nobody uses the warm colour any more, at most the drain time."""
-    record = records.load(op.paths, resident)
     targets = colours.targets(record, colour, ports.load(), op.host).values()
     wait_until_idle(op, targets, record.request.drain_seconds, f"{resident} on {colour}")
 

@@ -17,8 +17,8 @@ from switchyard.secrets import generations
 def plan(paths: AppPaths, request: Request) -> dict[str, Any]:
     """Compare what is asked for with what is live; reads the registry, writes nothing."""
     pointer = phases.live_pointer(paths)
-    phases.refuse_older(request, pointer, paths)
-    live = records.load(paths, pointer.release) if pointer else None
+    phases.refuse_older(request, pointer)
+    live = records.find(paths, pointer.release) if pointer else None
     digests = preflight.resolve(request)
     key = SALT.read_bytes() if SALT.is_file() else b""
     hashed = records.config_hash(request, digests, key)

@@ -142,8 +142,16 @@ def load(paths: AppPaths, identity: str) -> Record:
         data: dict[str, Any] = json.loads((directory / "release.json").read_text())
         request = build(Request, data["request"], f"{identity}.request")
         return Record(data["id"], data["created"], data["config_hash"], data["digests"], request, directory)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SwitchyardError(f"The record of release {identity} cannot be read: {error}.") from error
+
+
+def find(paths: AppPaths, identity: str) -> Record | None:
+    """Read a record, or None when it is missing or damaged: for what goes on without it."""
+    try:
+        return load(paths, identity) if identity else None
+    except SwitchyardError:
+        return None
 
 
 def export(paths: AppPaths, identity: str) -> dict[str, str]:
@@ -168,6 +176,12 @@ def ids(paths: AppPaths) -> list[str]:
     complete = [path.name for path in paths.releases.iterdir() if (path / "release.json").is_file()]
     parsed = [(number[0], name) for name in complete if (number := parse_release_id(name))]
     return [name for _, name in sorted(parsed)]
+
+
+def unfinished(paths: AppPaths) -> list[Path]:
+    """The directories of records whose writing was cut short, sorted."""
+    found = sorted(paths.releases.glob("[0-9]*-*"))
+    return [path for path in found if parse_release_id(path.name) and not (path / "release.json").is_file()]
 
 
 def remove(record: Record) -> None:

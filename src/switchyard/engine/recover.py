@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from switchyard.data import exchange, maintenance, settings, succession
 from switchyard.engine import colour as colours
-from switchyard.engine import docker, edge, handover, phases, ports, records, rejoin
+from switchyard.engine import docker, edge, handover, phases, ports, prune, records, rejoin
 from switchyard.engine import lease as leases
 from switchyard.engine.announce import announce
 from switchyard.engine.effects import exclusive, run
@@ -97,6 +97,7 @@ def repair(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> Switc
     problem: SwitchyardError | None = None
     steps = (
         _settle_database, _settle_edge, _settle_verdict, _settle_pointer, _settle_live, _settle_probation, warm_again,
+        _settle_records,
     )  # fmt: skip
     for settle in steps:
         try:
@@ -183,10 +184,10 @@ def warm_again(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> N
     idle = other(pointer.colour)
     resident, running = colours.release_in(paths.name, idle)
     warm = pointer.previous or _warm(paths, ledger, pointer.colour)
-    if warm and warm in records.ids(paths) and warm not in ledger.bad():
+    record = records.find(paths, warm)
+    if record and warm not in ledger.bad():
         if (resident, running) == (warm, True):
             return
-        record = records.load(paths, warm)
         if all(docker.image(record.pinned(service)) for service in record.request.services):
             say(f"recover: {warm} is started on {idle} again, warm for a rollback")
             colours.start(record, idle, ports.load(), host)
@@ -194,6 +195,10 @@ def warm_again(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> N
     if any(container.running for container in docker.of_colour(paths.name, idle)):
         say(f"recover: stopping what is left on {idle}")
         colours.stop(paths.name, idle)
+
+
+def _settle_records(paths: AppPaths, _host: HostConfig, _ledger: Ledger, _say: Say) -> None:
+    prune.remove_unfinished(paths)
 
 
 def _settle_verdict(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:

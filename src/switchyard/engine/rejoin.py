@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from switchyard.engine import colour as colours
-from switchyard.engine import docker, edge, phases, ports, records
+from switchyard.engine import docker, edge, phases, ports, prune, records
 from switchyard.engine import lease as leases
 from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.operation import Result, read_result, write_result
@@ -27,7 +27,7 @@ def repair(paths: AppPaths, host: HostConfig, say: Say, *, after: str) -> Switch
         say("recover: the port plan is missing and is read back from Docker")
         ports.rebuild(docker.labelled())
     problem: SwitchyardError | None = None
-    for settle in (_settle_instances, _settle_pointer, _settle_probation):
+    for settle in (_settle_instances, _settle_pointer, _settle_probation, _settle_records):
         try:
             settle(paths, host, say)
         except SwitchyardError as error:
@@ -60,6 +60,10 @@ def is_member(pointer: Pointer, host: HostConfig) -> bool:
 
 def _settle_instances(paths: AppPaths, host: HostConfig, say: Say) -> None:
     start_live(paths, host, say)
+
+
+def _settle_records(paths: AppPaths, _host: HostConfig, _say: Say) -> None:
+    prune.remove_unfinished(paths)
 
 
 def _settle_pointer(paths: AppPaths, host: HostConfig, say: Say) -> None:

@@ -13,6 +13,7 @@ from switchyard.engine.layout import AppPaths, HostConfig, load_host
 from switchyard.engine.ledger import Ledger, content
 from switchyard.engine.order import read_note
 from switchyard.engine.probe import ask, judge_health
+from switchyard.engine.records import Record
 from switchyard.engine.site import Pointer
 from switchyard.errors import SwitchyardError
 from switchyard.names import COLOURS
@@ -53,8 +54,8 @@ def status(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
         "standing": alerts.report(str(paths.name), host),
         "disagreements": [],
     }
-    if pointer and pointer.previous in records.ids(paths):
-        report["previous_digests"] = records.load(paths, pointer.previous).digests
+    if pointer and (previous := records.find(paths, pointer.previous)):
+        report["previous_digests"] = previous.digests
     for colour in COLOURS:
         report["colours"][colour] = _colour(paths, colour)
     if pointer and not ports.is_lost() and _takes_part(paths):
@@ -98,28 +99,35 @@ def _add_live(report: dict[str, Any], paths: AppPaths, host: HostConfig) -> None
     pointer = phases.live_pointer(paths)
     if pointer is None:
         return
-    record = records.load(paths, pointer.release)
-    since = _since(paths)
-    health = {}
-    for name, target in colours.targets(record, pointer.colour, ports.load(), host).items():
-        rules = record.request.services[name.rpartition("-")[0]].health
-        health[name] = judge_health(ask(target, rules.path, timeout=rules.timeout), rules.path) or "healthy"
+    since, record = _since(paths), records.find(paths, pointer.release)
     report["live"] = {
-        "release": record.id,
-        "version": record.version,
+        "release": pointer.release,
+        "version": pointer.release.partition("-")[2],
         "colour": pointer.colour,
-        "created": record.created,
-        "digests": record.digests,
-        "health": health,
+        "created": record.created if record else "",
+        "digests": record.digests if record else {},
+        "health": _health(record, pointer, host) if record else {},
         "since": since.isoformat(timespec="seconds") if since else "",
         "age_seconds": round((story.now() - since).total_seconds(), 1) if since else None,
     }
+    if record is None:
+        # Among what disagrees it is said what to do.
+        return
     report["secrets_in_environment"] = [
         f"{service}.{variable}" for service, spec in record.request.services.items() for variable in spec.secret_env
     ]
     report["exceptions"] = [
         f"{service}.{exception}" for service, spec in record.request.services.items() for exception in spec.exceptions
     ]
+
+
+def _health(record: Record, pointer: Pointer, host: HostConfig) -> dict[str, str]:
+    """What each live instance answers to its health check."""
+    health = {}
+    for name, target in colours.targets(record, pointer.colour, ports.load(), host).items():
+        rules = record.request.services[name.rpartition("-")[0]].health
+        health[name] = judge_health(ask(target, rules.path, timeout=rules.timeout), rules.path) or "healthy"
+    return health
 
 
 def _since(paths: AppPaths) -> datetime | None:
@@ -186,13 +194,11 @@ def disagreements(paths: AppPaths, ledger: Ledger) -> list[str]:
 
 def _records(paths: AppPaths, pointer: Pointer | None) -> list[str]:
     """Releases that are spoken of and have no record, and containers that run another image than their record says."""
-    kept = set(records.ids(paths))
     found = []
-    for release in {pointer.release, pointer.previous} - {""} if pointer else set():
-        if release not in kept:
-            found.append(f"the pointer names {release}, which has no record: deploy again to have one")
-    if pointer and pointer.release in kept:
-        record = records.load(paths, pointer.release)
+    for release in sorted({pointer.release, pointer.previous} - {""}) if pointer else ():
+        if records.find(paths, release) is None:
+            found.append(f"the pointer names {release}, whose record is missing or damaged: deploy again to have one")
+    if pointer and (record := records.find(paths, pointer.release)):
         for container in docker.of_colour(paths.name, pointer.colour):
             service = container.labels.get("switchyard.service", "")
             wanted = record.digests.get(service, "")
@@ -208,7 +214,7 @@ def text(report: dict[str, Any]) -> str:
     live = report["live"]
     if live:
         age = f" for {duration(live['age_seconds'])}" if live["age_seconds"] is not None else ""
-        lines.append(f"  live      {live['release']} on {live['colour']}{age} (made {live['created']})")
+        lines.append(f"  live      {live['release']} on {live['colour']}{age} (made {live['created'] or 'unknown'})")
         lines += [f"            {service} {digest}" for service, digest in live["digests"].items()]
         lines += [f"            {name}: {health}" for name, health in live["health"].items()]
     else:

@@ -25,7 +25,7 @@ def refresh(op: Operation) -> str:
         return ""
     record = records.load(op.paths, release)
     with op.phase("start"):
-        phases.drain(op, release, idle)
+        phases.drain(op, record, idle, release)
         colours.stop(op.paths.name, idle)
         try:
             colours.start(record, idle, ports.load(), op.host)
