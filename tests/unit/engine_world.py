@@ -311,7 +311,10 @@ class FakeHost:
         if name not in self.containers:
             return 404, {"message": "no such container"}
         found = self.containers[name]
-        return 200, {"State": {"Status": found["State"], "ExitCode": found["ExitCode"], "Pid": found.get("Pid", 0)}}
+        return 200, {
+            "State": {"Status": found["State"], "ExitCode": found["ExitCode"], "Pid": found.get("Pid", 0)},
+            "Config": {"StopTimeout": found.get("StopTimeout")},
+        }
 
     # HTTP
 

@@ -1,6 +1,6 @@
 """Starts and stops one colour: a Compose project whose instances answer on their planned ports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from switchyard.engine import docker, ports, records
 from switchyard.engine.effects import query, run
@@ -10,8 +10,11 @@ from switchyard.engine.records import Record, variable
 from switchyard.names import AppName, Colour
 from switchyard.secrets import generations
 
-START_TIMEOUT = 300.0
-STOP_TIMEOUT = 180.0
+_START_SECONDS = 300.0
+_STOP_SECONDS = 110.0
+"""What Docker is given beside the time that the containers themselves may take to stop."""
+_GRACE = 10.0
+"""Docker's own, for a container that names none."""
 
 
 def environment(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> dict[str, str]:
@@ -47,7 +50,8 @@ def start(record: Record, colour: Colour, plan: Plan, host: HostConfig, *, keep:
     run(
         compose(record, record.name.project(colour), *words),
         step="colour.start",
-        timeout=START_TIMEOUT,
+        # What runs there now is stopped first.
+        timeout=_START_SECONDS + _grace(docker.of_colour(record.name, colour)),
         environment=environment(record, colour, plan, host),
     )
 
@@ -64,9 +68,16 @@ def start_if_down(paths: AppPaths, host: HostConfig, release: str, colour: Colou
 
 def stop(name: AppName, colour: Colour) -> None:
     """Stop a colour's containers and keep them for inspection; a stopped colour does not come back at boot."""
-    running = [container.name for container in docker.of_colour(name, colour) if container.running]
+    found = docker.of_colour(name, colour)
+    running = [container.name for container in found if container.running]
     if running:
-        run(["docker", "stop", *running], step="colour.stop", timeout=STOP_TIMEOUT)
+        run(["docker", "stop", *running], step="colour.stop", timeout=_STOP_SECONDS + _grace(found))
+
+
+def _grace(containers: Iterable[docker.Container]) -> float:
+    """The seconds that the slowest of these containers may take to stop: its `stop_grace_seconds`."""
+    given = [(docker.inspect(c.id) or {}).get("Config", {}).get("StopTimeout") for c in containers if c.running]
+    return max((_GRACE if seconds is None else float(seconds) for seconds in given), default=0.0)
 
 
 def targets(record: Record, colour: Colour, plan: Plan, host: HostConfig) -> dict[str, str]:
