@@ -274,3 +274,37 @@ def test_the_containers_of_another_environment_are_not_ours(world: World) -> Non
                                               "switchyard.colour": "blue", "switchyard.release": C})  # fmt: skip
     assert [container.name for container in docker.of_colour(world.paths.name, "blue")] == ["shop-test-blue-api-1"]
     assert go_back(world)[0] == 0
+
+
+# When going back fails
+
+
+@pytest.fixture
+def cold(world: World) -> World:
+    """A release to go back to that has to be started, and will not be healthy."""
+    deployed(world, 1, 2, 3)
+    world.docker.sick.add(A)
+    return world
+
+
+def test_what_fails_while_tidying_does_not_hide_why_it_failed(cold: World) -> None:
+    cold.docker.answers["docker stop"] = (1, "", "Cannot connect to the Docker daemon")
+    op = cold.operation("rollback")
+    rollback(op, "1.0.0")
+    assert op.result.code == Exit.UNHEALTHY
+    assert "/health answers 503" in op.result.message and op.result.message.endswith("The live release serves on.")
+    assert [event["message"] for event in cold.ledger().of("end")] == [op.result.message]
+
+
+def test_an_end_that_cannot_be_written_does_not_hide_why_it_failed(
+    cold: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    op = cold.operation("rollback")
+
+    def full(_: str) -> None:
+        raise SwitchyardError("ledger.end: cannot write: No space left on device")
+
+    monkeypatch.setattr(op, "end", full)
+    rollback(op, "1.0.0")
+    assert op.result.code == Exit.UNHEALTHY and "/health answers 503" in op.result.message
+    assert "the end is left to recovery: ledger.end: cannot write" in capsys.readouterr().out

@@ -38,7 +38,8 @@ def deploy(op: Operation, request: Request) -> None:
         _probation(op, record)
         _finish(op, record)
     except SwitchyardError as error:
-        _failed(op, error)
+        outcomes = {Exit.REVERTED: "reverted", Exit.INCONCLUSIVE: "inconclusive"}
+        op.end_after(error, outcomes.get(error.code, "failed"))
 
 
 def _finish(op: Operation, record: Record) -> None:
@@ -80,12 +81,7 @@ def _raise_idle_colour(op: Operation, record: Record) -> None:
             phases.verify(op, record, idle)
     except SwitchyardError as error:
         error.message += " The old release serves on."
-        try:
-            colours.stop(op.paths.name, idle)
-            recover.warm_again(op.paths, op.host, op.ledger, op.say)
-        except SwitchyardError as cleaning:
-            # The first error is the one to act on; `recover` tidies what is left here.
-            op.say(f"cleaning up: {cleaning.message}")
+        recover.clear_idle(op, idle)
         raise
 
 
@@ -115,19 +111,3 @@ def _probation(op: Operation, record: Record) -> None:
             error.details = error.details or colours.log_tail(op.paths.name, other(pointer.colour))
             error.message += f" {pointer.release} is live again."
         raise
-
-
-def _failed(op: Operation, error: SwitchyardError) -> None:
-    """Write how it ended. A lease that was taken over has a new owner, who writes the end."""
-    op.give_up(error)
-    if error.code is Exit.INTERRUPTED:
-        return
-    if op.lease is None:
-        return
-    try:
-        with op.exclusively(wait=30):
-            outcomes = {Exit.REVERTED: "reverted", Exit.INCONCLUSIVE: "inconclusive"}
-            op.end(outcomes.get(error.code, "failed"))
-    except SwitchyardError as unwritten:
-        # Recovery, which runs when this process has ended, writes the end; the follower gets the first error.
-        op.say(f"the end is left to recovery: {unwritten.message}")

@@ -14,7 +14,7 @@ from switchyard.engine.effects import exclusive, replace_file
 from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.lease import Lease
 from switchyard.engine.ledger import Ledger
-from switchyard.errors import SwitchyardError
+from switchyard.errors import Exit, SwitchyardError
 
 FAILED = "FAILED: "
 """What begins the reason for an operation's end in its log."""
@@ -147,6 +147,18 @@ class Operation:
         if outcome in _NEWS:
             event, severity = _NEWS[outcome]
             self._tell(event, self.result.message, severity)
+
+    def end_after(self, error: SwitchyardError, outcome: str) -> None:
+        """Write the end of an operation that failed. A lease that was taken over has a new owner, who writes the end."""
+        self.give_up(error)
+        if self.lease is None or error.code is Exit.INTERRUPTED:
+            return
+        try:
+            with self.exclusively(wait=30):
+                self.end(outcome)
+        except SwitchyardError as unwritten:
+            # Recovery, which runs when this process has ended, writes the end; the follower gets the first error.
+            self.say(f"the end is left to recovery: {unwritten.message}")
 
     def _tell(self, event: str, title: str, severity: Severity) -> None:
         """Leave news of a release for people; what somebody does by hand is no news."""

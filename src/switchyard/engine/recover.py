@@ -197,6 +197,16 @@ def warm_again(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> N
         colours.stop(paths.name, idle)
 
 
+def clear_idle(op: Operation, idle: Colour) -> None:
+    """After a release did not come up: stop it, and have the warm one back. What fails here is said."""
+    try:
+        colours.stop(op.paths.name, idle)
+        warm_again(op.paths, op.host, op.ledger, op.say)
+    except SwitchyardError as error:
+        # The first error is the one to act on; `recover` tidies what is left here.
+        op.say(f"cleaning up: {error.message}")
+
+
 def _settle_records(paths: AppPaths, _host: HostConfig, _ledger: Ledger, _say: Say) -> None:
     prune.remove_unfinished(paths)
 

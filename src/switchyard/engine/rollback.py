@@ -44,10 +44,7 @@ def rollback(op: Operation, wanted: str) -> None:
                 )
                 op.end("rolled back")
     except SwitchyardError as error:
-        op.give_up(error)
-        if op.lease is not None and error.code is not Exit.INTERRUPTED:
-            with op.exclusively(wait=30):
-                op.end("failed")
+        op.end_after(error, "failed")
 
 
 def is_warm(op: Operation, target: Record, idle: Colour) -> bool:
@@ -67,9 +64,8 @@ def _start_cold(op: Operation, target: Record, idle: Colour) -> None:
         with op.phase("verify"):
             phases.verify(op, target, idle)
     except SwitchyardError as error:
-        colours.stop(op.paths.name, idle)
-        recover.warm_again(op.paths, op.host, op.ledger, op.say)
         error.message += " The live release serves on."
+        recover.clear_idle(op, idle)
         raise
 
 
