@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
 import shlex
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,7 +71,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         host = variables["inventory_hostname"]
         request = dict(self._task.args["request"])
-        request["who"] = request.get("who") or f"{getpass.getuser()}@{socket.gethostname()}"
+        request["who"] = request.get("who") or fleet.who()
         request["engine"] = make_bundle().file_name
         members = self._members(variables)
         try:
@@ -101,7 +99,11 @@ class ActionModule(ActionBase):
         """Leave the result in the file that a job named, since Ansible's own exit code only says that a task failed."""
         path = os.environ.get("SWITCHYARD_RESULT")
         if path:
-            Path(path).write_text(json.dumps(result) + "\n")
+            try:
+                Path(path).write_text(json.dumps(result) + "\n")
+            except OSError as error:
+                # What happened on the hosts stays what it is.
+                display.warning(f"The result was not written to SWITCHYARD_RESULT ({path}): {error.strerror}.")
 
     def _members(self, variables: dict[str, Any]) -> list[fleet.Member]:
         groups: dict[str, list[str]] = variables["groups"]

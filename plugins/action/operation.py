@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -38,7 +36,7 @@ class ActionModule(ActionBase):
         given = json.dumps(order) if order else ""
         if self._task.check_mode and not order:
             return {"skipped": True, "msg": "Nothing is started in check mode."}
-        words += ["--who", f"{getpass.getuser()}@{socket.gethostname()}"]
+        words += ["--who", fleet.who()]
         transport = AnsibleTransport(host, lambda: self._connection)
         try:
             if self._task.check_mode:

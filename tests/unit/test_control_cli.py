@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -260,4 +261,13 @@ def test_ctrl_c_stops_the_following_and_says_that_the_operation_goes_on(
 
 
 def test_who_asks_is_a_person_at_a_machine() -> None:
-    assert cli.who().count("@") == 1 and all(cli.who().split("@"))
+    assert fleet.who().count("@") == 1 and all(fleet.who().split("@"))
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 12345"), OSError("No username set")])
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def nobody() -> str:
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert fleet.who().startswith(f"uid-{os.getuid()}@")

@@ -31,7 +31,3 @@ def test_docker_is_waited_for_longer_than_the_containers_may_take_to_stop(
     assert given["colour.stop"] == 110 + expected
     # The last one started where nothing runs that would have to be stopped first.
     assert given["colour.start"] == 300
-    monkeypatch.setattr(ports, "load", dict)
-    given.clear()
-    world.docker.containers["shop-test-blue-api-1"]["State"] = "running"
-    assert colour._grace(colour.docker.of_colour(NAME, "blue")) == expected

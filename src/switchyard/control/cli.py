@@ -2,9 +2,7 @@
 
 import argparse
 import contextlib
-import getpass
 import json
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -168,16 +166,11 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def who() -> str:
-    """Who asks, for the ledger."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
 def _rollback(arguments: argparse.Namespace, environment: Environment) -> int:
     version = check_version(arguments.version) if arguments.version else ""
 
     members, name = _members(environment), str(environment.name)
-    result = fleet.rollback(members, name, version, who(), _say, excused=_excused(arguments))
+    result = fleet.rollback(members, name, version, fleet.who(), _say, excused=_excused(arguments))
     code = int(result["code"])
     if arguments.json:
         print(json.dumps(result))
@@ -207,7 +200,7 @@ def _on_database(verb: str, *options: str) -> Handler:
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
-        result = fleet.operate(transport, [verb, name, *words, "--who", who()], "", name, say)
+        result = fleet.operate(transport, [verb, name, *words, "--who", fleet.who()], "", name, say)
         if result["details"]:
             print(result["details"], file=sys.stderr)
         if arguments.json:
@@ -289,7 +282,7 @@ def _report(arguments: argparse.Namespace, environment: Environment) -> int:
 def _maintenance(arguments: argparse.Namespace, environment: Environment) -> int:
     """Every edge, even when one of them does not answer; the worst exit code is returned."""
     words = ["maintenance", str(environment.name), arguments.state, "--retry-after", str(arguments.retry_after)]
-    words += ["--reason", arguments.reason, "--who", who(), *(["--json"] if arguments.json else [])]
+    words += ["--reason", arguments.reason, "--who", fleet.who(), *(["--json"] if arguments.json else [])]
     edges = [member.transport for member in _members(environment) if "edge" in member.groups]
     codes = []
     for transport in edges:
@@ -344,7 +337,9 @@ def _tidy(arguments: argparse.Namespace, environment: Environment, members: Sequ
                     _show(member.transport, words, f"{member.name} | ", sys.stderr)
     wanted = getattr(arguments, "retain", None)
     retain = -1 if verb == "recover" else AS_RECORDED if wanted is None else int(wanted)
-    result = fleet.tidy(members, str(environment.name), verb, who(), _say, retain=retain, excused=_excused(arguments))
+    result = fleet.tidy(
+        members, str(environment.name), verb, fleet.who(), _say, retain=retain, excused=_excused(arguments)
+    )
     print(json.dumps(result) if arguments.json else f"{verb}: {result['message']}")
     return int(result["code"])
 

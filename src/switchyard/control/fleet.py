@@ -1,7 +1,10 @@
 """The hosts of an environment as one. The one place where it exists: Ansible and Fabric both come through here."""
 
 import contextlib
+import getpass
 import json
+import os
+import socket
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -12,6 +15,15 @@ from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import new_operation
 
 __all__ = ["Member", "ask", "database_host", "deploy", "keeper", "operate", "plan", "rollback", "single", "tidy"]
+
+
+def who() -> str:
+    """Who asks, for the ledger; a user that the machine has no name for, as in many containers, is a number."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid-{os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
 
 def single(members: Sequence[Member]) -> Transport | None:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from switchyard import PROTOCOL
 from switchyard.data import verbs as data
-from switchyard.engine.verb import Handler, VerbAdder, app_name, by_hand, follow_options, launch, read_input, show
+from switchyard.engine.verb import (
+    Handler,
+    VerbAdder,
+    app_name,
+    by_hand,
+    follow_options,
+    launch,
+    read_as,
+    read_input,
+    show,
+)
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.gate import verbs as gate
 from switchyard.names import AppName, check_operation
@@ -407,8 +417,8 @@ def _edge_apply(arguments: argparse.Namespace) -> int:
     from switchyard.engine.layout import load_host
 
     arguments.json = True
-    data = read_input()
-    print(edge.as_json(edge.apply_files(data["files"], load_host(), check=bool(data.get("check")))))
+    given = read_as(edge.Files, "edge-apply")
+    print(edge.as_json(edge.apply_files(given.files, load_host(), check=given.check)))
     return 0
 
 
@@ -416,14 +426,8 @@ def _edge_keep(arguments: argparse.Namespace) -> int:
     from switchyard.engine import handover
 
     arguments.json = True
-    data = read_input()
-    kept = handover.keep(
-        data["compose"],
-        data["image"],
-        float(data["drain_seconds"]),
-        restart=bool(data.get("restart")),
-        check=bool(data.get("check")),
-    )
+    given = read_as(handover.Wanted, "edge-keep")
+    kept = handover.keep(given.compose, given.image, given.drain_seconds, restart=given.restart, check=given.check)
     print(handover.as_json(kept))
     return 0
 
@@ -432,9 +436,9 @@ def _plan_ports(arguments: argparse.Namespace) -> int:
     from switchyard.engine import ports
     from switchyard.engine.layout import load_host
 
-    data = read_input()
-    name = AppName(data["app"], data["environment"])
-    changed = ports.ensure(name, data["services"], load_host(), check=arguments.check)
+    given = read_as(ports.Wanted, "plan-ports")
+    name = AppName(given.app, given.environment)
+    changed = ports.ensure(name, given.services, load_host(), check=arguments.check)
     show(arguments, {"changed": changed}, "the plan changes" if changed else "the plan stands")
     return 0
 

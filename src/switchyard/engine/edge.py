@@ -282,6 +282,14 @@ def _takes_in(worker: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Files:
+    """What `edge-apply` is asked for: texts by path below the edge's tree; null removes one."""
+
+    files: dict[str, str | None]
+    check: bool = False
+
+
+@dataclass(frozen=True)
 class Applied:
     """What `apply_files` did, or with `check` would do."""
 

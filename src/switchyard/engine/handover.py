@@ -24,6 +24,17 @@ _PROJECTS = (EDGE_CONTAINER, f"{EDGE_CONTAINER}-2")
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What `edge-keep` is asked for; see `keep`."""
+
+    compose: str
+    image: str
+    drain_seconds: float
+    restart: bool = False
+    check: bool = False
+
+
+@dataclass(frozen=True)
 class Kept:
     """What `keep` did, or with `check` would do."""
 

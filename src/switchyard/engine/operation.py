@@ -149,7 +149,7 @@ class Operation:
             self._tell(event, self.result.message, severity)
 
     def end_after(self, error: SwitchyardError, outcome: str) -> None:
-        """Write the end of an operation that failed. A lease that was taken over has a new owner, who writes the end."""
+        """Write the end of an operation that failed; one whose lease was taken over has a new owner, who writes it."""
         self.give_up(error)
         if self.lease is None or error.code is Exit.INTERRUPTED:
             return

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from switchyard.engine import docker
@@ -11,6 +12,15 @@ from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS, AppName, Colour
 
 Plan = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `plan-ports` is asked for: an application's services, with the number of instances of each."""
+
+    app: str
+    environment: str
+    services: dict[str, int]
 
 
 def _key(name: AppName, service: str, instance: int, colour: Colour) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName, new_operation
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from switchyard.engine.layout import AppPaths
     from switchyard.engine.operation import Operation
 
+T = TypeVar("T")
 Handler = Callable[[argparse.Namespace], int]
 
 
@@ -33,6 +34,13 @@ def read_input() -> Any:
         return json.load(sys.stdin)
     except ValueError as error:
         raise SwitchyardError(f"Standard input is not JSON: {error}.", Exit.USAGE) from error
+
+
+def read_as(cls: type[T], verb: str) -> T:
+    """Read a `cls` (a dataclass) from standard input; raises `SwitchyardError` naming the key that is wrong."""
+    from switchyard.strict import build
+
+    return build(cls, read_input(), verb)
 
 
 def app_name(text: str) -> AppName:
