@@ -221,6 +221,8 @@ class FakeHost:
             self.images.setdefault(argv[-1], {})
         elif argv[1:3] == ["image", "rm"]:
             self.images.pop(argv[-1], None)
+        elif argv[1] == "start" and (found := self.containers.get(argv[-1].removeprefix("id-"))):
+            found["State"] = "running"
         elif argv[1] == "start":
             self.edge = True
         else:
@@ -308,12 +310,13 @@ class FakeHost:
         name = name.removeprefix("id-")
         if name == layout.EDGE_CONTAINER:
             return 200, {"State": {"Running": self.edge, "Pid": NOBODY if self.edge else 0}}
-        if name not in self.containers:
+        if (found := self.containers.get(name.removeprefix("id-"))) is None:
             return 404, {"message": "no such container"}
-        found = self.containers[name]
+        bindings = [{"HostIp": address, "HostPort": "5432"} for address in found.get("publishes", [])]
         return 200, {
             "State": {"Status": found["State"], "ExitCode": found["ExitCode"], "Pid": found.get("Pid", 0)},
             "Config": {"StopTimeout": found.get("StopTimeout")},
+            "HostConfig": {"PortBindings": {"5432/tcp": bindings}},
         }
 
     # HTTP

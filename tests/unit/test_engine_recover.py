@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from switchyard.engine import layout, lease, recover
+from switchyard.engine import cli, layout, lease, recover
 from switchyard.engine.ledger import Event
 from switchyard.engine.operation import Result, read_result, write_result
 from switchyard.engine.site import Pointer
@@ -342,10 +342,45 @@ def test_after_a_reboot_a_database_that_docker_gave_up_is_started_and_a_stopped_
     world.docker.add("c-postgres", {"switchyard.role": "postgres"})
     world.docker.answers["docker start id-a-postgres"] = (1, "", "no space left on device")
     said: list[str] = []
-    recover.start_databases(world.host, said.append)
+    problem = recover.start_databases(said.append)
     started = [argv[-1] for argv in world.ran("docker") if argv[1] == "start"]
     assert started == ["id-a-postgres", "id-a-pooler"]
     assert "no space left on device" in said[1]
+    assert problem is not None and problem.message in said[1]
+
+
+def test_after_a_reboot_a_database_waits_for_the_addresses_it_publishes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.docker.add("a-postgres", {"switchyard.role": "postgres"}, state="exited", status="Exited (128)")
+    world.docker.containers["a-postgres"]["publishes"] = ["192.0.2.7", "2001:db8::7"]
+    asked: list[str] = []
+
+    def late(address: str) -> bool:
+        assert world.ran("docker") == []
+        asked.append(address)
+        return asked.count(address) > 3
+
+    monkeypatch.setattr(recover, "_can_bind", late)
+    assert recover.start_databases(lambda _: None) is None
+    assert set(asked) == {"192.0.2.7", "2001:db8::7"}
+    assert [argv[-1] for argv in world.ran("docker")] == ["id-a-postgres"]
+
+
+def test_a_database_whose_address_never_comes_up_keeps_nothing_else_down_and_fails_the_unit_that_tries_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.release(1, "blue")
+    world.docker.add("a-postgres", {"switchyard.role": "postgres"}, state="exited", status="Exited (128)")
+    world.docker.containers["a-postgres"]["publishes"] = ["192.0.2.7"]
+    world.docker.edge = False
+    monkeypatch.setattr(recover, "_can_bind", lambda address: address != "192.0.2.7")
+    monkeypatch.setattr(layout, "load_host", lambda: world.host)
+    assert cli.main(["recover", "--boot"]) != 0
+    assert "Waited 120 s for address 192.0.2.7 to come up" in capsys.readouterr().err
+    assert world.docker.edge
+    world.docker.reload()
+    settled(world, A)
 
 
 def test_a_boot_waits_for_the_address_and_says_which_one_it_missed(

@@ -383,8 +383,7 @@ def _recover(arguments: argparse.Namespace) -> int:
     if arguments.after:
         recover.forget_request(arguments.after)
     done = {}
-    if arguments.boot:
-        recover.start_databases(host, say)
+    problem = recover.start_databases(say) if arguments.boot else None
     for name in names:
         if arguments.boot:
             recover.boot(AppPaths(name), host, say)
@@ -393,6 +392,8 @@ def _recover(arguments: argparse.Namespace) -> int:
             done[str(name)] = recover.recover(AppPaths(name), host, say, after=arguments.after)
     if arguments.boot and not names:
         recover.start_edge(say)
+    if problem:
+        raise problem
     if arguments.after:
         return 0
     left = [name for name, repaired in done.items() if not repaired]

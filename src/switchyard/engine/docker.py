@@ -161,6 +161,12 @@ def inspect(container: str) -> dict[str, Any] | None:
     return _found(container, *_get(f"/containers/{quote(container)}/json"))
 
 
+def published(container: str) -> list[str]:
+    """The host's addresses that a container publishes ports on, also while it does not run."""
+    ports = (inspect(container) or {}).get("HostConfig", {}).get("PortBindings") or {}
+    return sorted({binding["HostIp"] for bindings in ports.values() for binding in bindings or []})
+
+
 def image(reference: str) -> dict[str, Any] | None:
     """What Docker knows of a local image, or None when it is not on this host."""
     return _found(reference, *_get(f"/images/{quote(reference, safe='')}/json"))

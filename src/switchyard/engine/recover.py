@@ -280,7 +280,8 @@ def forget_orphans() -> None:
 
 def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
     """After a reboot: wait for the addresses that are published on, bring the live colour up, then the edge."""
-    _wait_for_host(host)
+    _wait_for_address(host.publish_address)
+    _wait_for(_docker_answers, "Docker to answer")
     restored = None  # Which release fits a database that was exchanged is for the repair to say.
     with contextlib.suppress(SwitchyardError):
         # Said and tried again by the repair below; the application starts without its database, too.
@@ -296,21 +297,27 @@ def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
     recover(paths, host, say)
 
 
-def start_databases(host: HostConfig, say: Say) -> None:
+def start_databases(say: Say) -> SwitchyardError | None:
     """After a reboot: start each database, and its pooler, that Docker tried to start once and gave up.
 
-    As when the address it publishes came up late. What a person stopped before the boot ended well, and stays down.
+    As when the address it publishes comes up late, which is waited for. What a person stopped before the boot ended
+    well, and stays down. Returns the first thing that could not be put right: the application starts without it.
     """
-    _wait_for_host(host)
+    _wait_for(_docker_answers, "Docker to answer")
+    problem: SwitchyardError | None = None
     for role in ("postgres", "pooler"):
         for container in docker.containers({"switchyard.role": role}):
             if container.state == "exited" and not container.status.startswith("Exited (0)"):
-                say(f"recover: starting {container.name}")
                 try:
+                    for address in docker.published(container.id):
+                        _wait_for_address(address)
+                    say(f"recover: starting {container.name}")
                     run(["docker", "start", container.id], step="recover.database", timeout=60)
                 except SwitchyardError as error:
-                    # The application starts without it, and the standing watch tells a person.
+                    # The standing watch tells a person, too.
+                    problem = problem or error
                     say(f"recover: {error.message}")
+    return problem
 
 
 def start_edge(say: Say) -> None:
@@ -325,9 +332,8 @@ def start_edge(say: Say) -> None:
                 say(f"recover: {line}")
 
 
-def _wait_for_host(host: HostConfig) -> None:
-    _wait_for(lambda: _can_bind(host.publish_address), f"address {host.publish_address} to come up")
-    _wait_for(_docker_answers, "Docker to answer")
+def _wait_for_address(address: str) -> None:
+    _wait_for(lambda: _can_bind(address), f"address {address} to come up")
 
 
 def _can_bind(address: str) -> bool:
