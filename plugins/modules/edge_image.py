@@ -47,6 +47,18 @@ import re
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.switchyard.stack.plugins.module_utils.engine import Docker
 
+_CONFINED = (
+    "--network=none",
+    "--user=65534:65534",
+    "--read-only",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--memory=64m",
+    "--pids-limit=16",
+    "--log-opt=max-size=10m",
+    "--log-opt=max-file=3",
+)
+
 
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
@@ -67,8 +79,7 @@ def main() -> None:
         module.exit_json(changed=True)
     if pull:
         docker.do(f"pull {image}", "pull", "--quiet", image)
-    words = ("run", "--rm", "--network", "none", "--entrypoint", "nginx", image, "-v")
-    code, out, err = docker.ask(*words)
+    code, out, err = docker.ask("run", "--rm", *_CONFINED, "--entrypoint", "nginx", image, "-v")
     found = re.search(r"nginx/(\d+\.\d+\.\d+)", out + err)
     if code != 0 or not found:
         module.fail_json(msg=f"{image} is no image of Nginx: 'nginx -v' in it says: {(err or out).strip()}")

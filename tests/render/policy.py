@@ -1,6 +1,7 @@
 """What a container may be, read from a compose file. Pure."""
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,6 +32,35 @@ def breaches(service: Mapping[str, Any]) -> set[str]:
         "public_port": any(not _has_address(str(port)) for port in service.get("ports", [])),
     }
     return found | {name for name, is_broken in broken.items() if is_broken}
+
+
+def started_by(argv: Sequence[str]) -> dict[str, Any]:
+    """A `docker run` as the service of a compose file that it amounts to; an option that nobody judges is refused."""
+    assert argv[:2] == ["docker", "run"]
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    for flag in ("--rm", "--detach", "--init", "--read-only"):
+        parser.add_argument(flag, action="store_true")
+    for once in ("--name", "--network", "--network-alias", "--user", "--entrypoint", "--memory", "--pids-limit"):
+        parser.add_argument(once)
+    for often in ("--cap-drop", "--cap-add", "--security-opt", "--tmpfs", "--mount", "-v", "--log-opt", "--label"):
+        parser.add_argument(often, action="append", default=[])
+    parser.add_argument("--env", "--shm-size", action="append")
+    parser.add_argument("image")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args(argv[2:])
+    mounts = [dict(part.partition("=")[::2] for part in mount.split(",")) for mount in given.mount]
+    return {
+        "user": given.user or "0",
+        "read_only": given.read_only,
+        "cap_drop": given.cap_drop,
+        "cap_add": given.cap_add,
+        "security_opt": [f"{option}:true" if ":" not in option else option for option in given.security_opt],
+        "network_mode": given.network if given.network == "host" else None,
+        "mem_limit": given.memory,
+        "pids_limit": given.pids_limit,
+        "logging": {"options": dict(option.split("=") for option in given.log_opt)},
+        "volumes": [*given.v, *mounts],
+    }
 
 
 def _positive(value: object) -> bool:

@@ -83,6 +83,7 @@ class Trial:
         argv += ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=64m", "--mount", settings]
         argv += [f"--tmpfs=/run/pgbouncer:uid={backup.uid},gid={backup.uid},mode=0700"]
         argv += ["--mount", f"type=tmpfs,target={backup.data_path}", "--log-opt=max-size=10m"]
+        argv += ["--log-opt=max-file=3", "--pids-limit=64"]
         argv += [
             "--network",
             self.project,

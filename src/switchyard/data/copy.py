@@ -94,7 +94,9 @@ class Copy:
             *(f"--tmpfs={place}:uid={uid},gid={uid},mode=0700" for place in ("/run/postgresql", SPOOL_INSIDE)),
             *(f"--mount=type=bind,source={source},target={target}{more}" for source, target, more in mounts),
             *(
+                "--pids-limit=1024",
                 "--log-opt=max-size=10m",
+                "--log-opt=max-file=3",
                 f"--label=switchyard.copy-of={self.backup.name}",
                 f"--env=PGDATA={self.backup.pgdata}",
             ),

@@ -124,6 +124,16 @@ def _shown(name: str, text: str | None) -> str:
     return "(a secret)\n" if text and _is_secret(name) else text or ""
 
 
+_CONFINED = (
+    *("--read-only", "--tmpfs=/var/cache/nginx:mode=0755", "--tmpfs=/run:mode=0755"),
+    # The test binds the ports, and makes logs and temporary files the worker's, as the edge does.
+    *("--cap-drop=ALL", "--cap-add=NET_BIND_SERVICE", "--cap-add=CHOWN", "--cap-add=DAC_OVERRIDE"),
+    *("--security-opt=no-new-privileges", "--memory=256m", "--pids-limit=64"),
+    *("--log-opt=max-size=10m", "--log-opt=max-file=3"),
+)
+"""What a container that only tests a configuration may."""
+
+
 def _test_shadow(pid: int | None, host: HostConfig, files: Mapping[str, str | None]) -> None:
     """Test the live tree with `files` changed, in a copy beside it: an invalid file is never on the live side."""
     run(["rm", "-rf", "--", str(EDGE_SHADOW)], step="edge.shadow_clear")
@@ -144,7 +154,7 @@ def _test_shadow(pid: int | None, host: HostConfig, files: Mapping[str, str | No
             "-v",
             "/var/log/switchyard/edge:/var/log/switchyard/edge",
         ]
-        argv = ["docker", "run", "--rm", "--network", "host", *mounts, host.edge_image, *test]
+        argv = ["docker", "run", "--rm", "--network", "host", *_CONFINED, *mounts, host.edge_image, *test]
     answer = run(argv, step="edge.test", timeout=60, check=False)
     if answer.code != 0:
         raise SwitchyardError(f"Nginx refuses the new configuration: {_emergency(answer)}. Nothing was changed.")
