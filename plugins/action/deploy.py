@@ -60,6 +60,8 @@ class AnsibleTransport:
 class ActionModule(ActionBase):
     """`switchyard.stack.deploy`: see the module of the same name for its documentation."""
 
+    # One task for all hosts, whose failure is that of all; a strategy that cannot do that is refused by Ansible.
+    BYPASS_HOST_LOOP = True
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = False

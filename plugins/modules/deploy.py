@@ -12,6 +12,7 @@ description:
   - Hands a rendered release to the engine on the host, follows it, and reports how it ended.
   - Runs on the control side; the host's work is done by the engine in a unit of its own, which a lost connection
     does not interrupt.
+  - Runs once for all hosts of a play, and speaks to all of the environment itself.
 options:
   request:
     description: The release as role C(app) renders it.

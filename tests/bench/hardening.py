@@ -1,10 +1,13 @@
 """The bars of roles and hardening."""
 
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import yaml
 
 from switchyard.control.inventory import ROLES
 from tests.bed import Bed, Host
@@ -16,6 +19,7 @@ from tests.project import ROOT, Project
 from tests.scan import answering, containers, force_routes, give_ipv6, ipv6_of
 
 DECLARED = [22, 80]
+LINTED = ("roles", "playbooks", "plugins", "extensions")
 
 
 def roles(bench: Bench) -> None:
@@ -31,6 +35,22 @@ def roles(bench: Bench) -> None:
     )
     findings = len(done.stdout.splitlines()) or int(done.returncode != 0)
     bench.add("ansible-lint, production profile", findings, 0, "findings")
+    skipped = lint_skips(ROOT)
+    bench.add("what ansible-lint is told to pass over", len(skipped), 0, "skips", note=", ".join(skipped))
+
+
+def lint_skips(root: Path) -> list[str]:
+    """Where ansible-lint is told to pass something over: for a line, by a rule's name, or whole files of ours."""
+    settings = yaml.safe_load((root / ".ansible-lint").read_text())
+    found = [str(rule) for key in ("skip_list", "warn_list") for rule in settings.get(key, [])]
+    found += [path for path in settings.get("exclude_paths", []) if path.startswith(LINTED)]
+    for name in (".ansible-lint-ignore", ".config/ansible-lint-ignore.txt"):
+        if (root / name).is_file():
+            found += [line for line in (root / name).read_text().splitlines() if line.partition("#")[0].strip()]
+    for path in sorted(path for part in LINTED for path in (root / part).rglob("*.yml")):
+        lines = enumerate(path.read_text().splitlines(), start=1)
+        found += [f"{path.relative_to(root)}:{n}" for n, line in lines if re.search("noqa|skip_ansible_lint", line)]
+    return found
 
 
 def scan(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from switchyard.control import application, inventory
 from switchyard.notify.config import Config
 from switchyard.request import Health, Service
 from switchyard.watch.limits import Limits
+from tests.bench.hardening import lint_skips
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
@@ -90,6 +91,21 @@ def test_tasks_that_handle_secrets_are_silent(role: str) -> None:
         for module, arguments in task.items():
             if "." in module and secrets.search(str(arguments)):
                 assert task.get("no_log") is True, (path, task["name"])
+
+
+def test_ansible_lint_passes_nothing_over(tmp_path: Path) -> None:
+    assert lint_skips(ROOT) == []
+    (tmp_path / "roles").mkdir()
+    (tmp_path / ".ansible-lint").write_text("skip_list: [risky-shell-pipe]\nexclude_paths: [roles/odd/, .venv/]\n")
+    (tmp_path / ".ansible-lint-ignore").write_text("# why\nroles/odd.yml name[missing]\n")
+    (tmp_path / "roles" / "odd.yml").write_text("---\n- command: x # noqa: no-changed-when\n")
+    assert lint_skips(tmp_path) == ["risky-shell-pipe", "roles/odd/", "roles/odd.yml name[missing]", "roles/odd.yml:2"]
+
+
+@pytest.mark.parametrize("name", ["deploy", "require_environment"])
+def test_what_is_done_once_for_all_hosts_says_so_itself(name: str) -> None:
+    # With it, Ansible refuses a strategy that would do it on every host.
+    assert "\n    BYPASS_HOST_LOOP = True\n" in (ROOT / "plugins" / "action" / f"{name}.py").read_text()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
