@@ -24,8 +24,9 @@ from tests.project import ROOT, TOOLS
 SCENARIOS = ROOT / "extensions" / "molecule"
 STATE = ROOT / ".switchyard" / "molecule"
 
-ON_DEBIAN_12 = ("host", "ssh", "firewall", "updates", "engine")
-"""Roles that are run on Debian 12 as well; the others need Compose v2, which its packages do not have."""
+ON_DEBIAN_12 = ("host", "ssh", "firewall", "updates", "engine", "notify", "deploy_access")
+"""Roles that are run on Debian 12 as well. The others need Compose v2, or collectors of a Postgres exporter later than
+0.11, which its packages do not have."""
 
 IMAGES = {
     "edge": "nginx:1.30",
@@ -49,11 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_.add_argument(
         "--smoke", action="store_true", help="converge, idempotence and verify, on one host for all roles"
     )
-    for name in ("create", "destroy"):
+    for name in ("create", "reboot", "destroy"):
         commands.add_parser(name, help=f"{name} a scenario's hosts (what Molecule calls)").add_argument("role")
     options = top.parse_args(argv)
     if options.command == "create":
         create(_bed(options.role), [options.role])
+        return 0
+    if options.command == "reboot":
+        for host in _bed(options.role).hosts().values():
+            host.power_cycle()
         return 0
     if options.command == "destroy":
         _bed(options.role).down()

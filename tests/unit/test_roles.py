@@ -14,6 +14,7 @@ from switchyard.control import application, inventory
 from switchyard.notify.config import Config
 from switchyard.request import Health, Service
 from switchyard.watch.limits import Limits
+from tests import molecule
 from tests.bench.hardening import lint_skips
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,7 +184,17 @@ def test_scenarios_run_whole_and_no_more_than_there_are_roles() -> None:
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ROLES
     sequence = yaml.safe_load((folder / "config.yml").read_text())["scenario"]["test_sequence"]
     assert sequence.index("check") < sequence.index("prepare") < sequence.index("converge")
-    assert sequence[-4:] == ["side_effect", "converge", "verify", "destroy"]
+    assert sequence[-5:] == ["side_effect", "converge", "side_effect ../reboot.yml", "verify", "destroy"]
+    assert (folder / "reboot.yml").is_file()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_says_where_it_runs_and_is_tried_on_what_it_needs(role: str) -> None:
+    meta = yaml.safe_load((ROOT / "roles" / role / "meta" / "main.yml").read_text())
+    assert meta["dependencies"] == []
+    (debian,) = [one["versions"] for one in meta["galaxy_info"]["platforms"] if one["name"] == "Debian"]
+    assert "trixie" in debian
+    assert "bookworm" in debian or role not in molecule.ON_DEBIAN_12
 
 
 @pytest.mark.parametrize("role", ROLES)

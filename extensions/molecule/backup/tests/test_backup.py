@@ -18,12 +18,17 @@ def test_the_image_has_a_pgbackrest_that_reads_its_settings(host: Host) -> None:
 
 
 def test_only_one_user_reads_what_opens_the_backups(host: Host) -> None:
+    secrets = f"{FOLDER}/pgbackrest/conf.d/secrets.conf"
+    assert host.run(f"cat {secrets}").rc != 0
     with host.sudo():
-        secrets = host.file(f"{FOLDER}/pgbackrest/conf.d/secrets.conf")
-        assert "cipher-pass=molecule-passphrase" in secrets.content_string
-        assert (secrets.mode, secrets.uid) == (0o400, 999)
-        assert "molecule-passphrase" not in host.file(SETTINGS).content_string
-    assert host.run(f"cat {FOLDER}/pgbackrest/conf.d/secrets.conf").rc != 0
+        image = json.loads(host.file(SETTINGS).content_string)["image"]
+        mount = f"-v {FOLDER}/pgbackrest:/etc/pgbackrest:ro"
+        read = f"--entrypoint cat {image} /etc/pgbackrest/conf.d/secrets.conf"
+        found = {uid: host.run(f"docker run --rm --network none {mount} --user {uid} {read}") for uid in (999, 998)}
+        assert "molecule-passphrase" in found[999].stdout
+        assert (found[998].rc, found[998].stdout) == (1, "")
+        # What is handed around, and shown, opens nothing.
+        assert host.run(f"grep -rq molecule-passphrase {SETTINGS} /etc/systemd/system").rc == 1
 
 
 def test_restic_is_there_for_files(host: Host) -> None:

@@ -10,6 +10,18 @@ from tests.molecule import address
 CONTAINER = "shop-molecule-postgres"
 
 
+@pytest.fixture(autouse=True)
+def ready(host: Host) -> None:
+    """After a boot it replays its log first."""
+    await_answer(host)
+
+
+def await_answer(host: Host) -> None:
+    with host.sudo():
+        asked = f"docker exec {CONTAINER} pg_isready -q -h 127.0.0.1"
+        host.check_output(f"for i in $(seq 100); do {asked} && exit; sleep 0.2; done; exit 1")
+
+
 def sql(host: Host, user: str, password: str, statement: str) -> tuple[int, str]:
     words = f'docker exec -e PGPASSWORD={password} {CONTAINER} psql -h {CONTAINER} -U {user} -tAc "{statement}" shop'
     with host.sudo():
@@ -41,6 +53,5 @@ def test_its_data_outlives_its_container(host: Host) -> None:
     before = sql(host, *application, "select count(*) from things")
     with host.sudo():
         host.check_output(f"docker kill {CONTAINER} && docker start {CONTAINER}")
-        ready = f"docker exec {CONTAINER} pg_isready -q -h 127.0.0.1"
-        host.check_output(f"for i in $(seq 100); do {ready} && exit; sleep 0.2; done; exit 1")
+    await_answer(host)
     assert sql(host, *application, "select count(*) from things") == before
