@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from tests.bed import Bed, Host, images
 from tests.fleet import FleetLab
@@ -40,13 +41,18 @@ def prepare(lab: FleetLab, host: str) -> None:
 
 def served(lab: FleetLab) -> set[str]:
     """The addresses that answered at the edge, over new connections."""
+    return {one.rpartition(":")[0] for one in instances(lab, asked=12)}
+
+
+def instances(lab: FleetLab, asked: int = 60) -> set[str]:
+    """Every `ip:port` that gave the last answers at the edge."""
     script = (
-        "for i in $(seq 12); do curl -s -o /dev/null -m 5 http://127.0.0.1/api/v1/parcels "
+        f"for i in $(seq {asked}); do curl -s -o /dev/null -m 5 http://127.0.0.1/api/v1/parcels "
         f"-H 'Host: {lab.hosts[EDGE].address}'; done; sleep 1.2; "
-        "tail -n 12 /var/log/switchyard/edge/sample-fleet.jsonl"
+        f"tail -n {asked} /var/log/switchyard/edge/sample-fleet.jsonl"
     )
     lines = lab.hosts[EDGE].exec(["sh", "-c", script]).stdout.splitlines()
-    return {json.loads(line)["upstream"].rpartition(":")[0] for line in lines}
+    return {json.loads(line)["upstream"].rpartition(", ")[2] for line in lines}
 
 
 def served_under_load(lab: FleetLab, *names: str) -> set[str]:
@@ -61,10 +67,10 @@ def addresses(lab: FleetLab, *names: str) -> set[str]:
     return {lab.hosts[name].address for name in names or APPS}
 
 
-def load(lab: FleetLab) -> LoadProcess:
-    workers = {"get": 8, "post": 4, "new": 4}
+def load(lab: FleetLab, **workers: int) -> LoadProcess:
+    wanted = workers or {"get": 8, "post": 4, "new": 4}
     url = f"http://{lab.hosts[EDGE].address}/"
-    return LoadProcess(LoadConfig(url=url, app="parcels", workers=workers, think=(0.02, 0.08), drain=5)).start()
+    return LoadProcess(LoadConfig(url=url, app="parcels", workers=wanted, think=(0.02, 0.08), drain=5)).start()
 
 
 def test_a_release_reaches_the_database_from_every_host_and_the_edge_spreads_over_them(lab: FleetLab) -> None:
@@ -188,6 +194,45 @@ def test_an_address_that_comes_up_late_after_a_reboot_is_waited_for(lab: FleetLa
     while (found := served(lab)) != addresses(lab) or lab.hosts[EDGE].exec(parcels, check=False).returncode:
         assert time.monotonic() < deadline, found
     assert lab.status()["disagreements"] == []
+
+
+@pytest.fixture
+def three_each(lab: FleetLab) -> Iterator[None]:
+    """The API in three instances on each host, and once again in one afterwards."""
+    folder = lab.project.folder / "inventories" / "group_vars"
+    services = yaml.safe_load((folder / "all" / "app.yml").read_text())["app_services"]
+    services["api"] |= {"instances": 3, "database_connections": 4}
+    services["api"]["env"]["DATABASE_POOL_SIZE"] = 4
+    changed = folder / "env_fleet" / "zzz_instances.yml"
+    changed.write_text(yaml.safe_dump({"app_services": services}))
+    lab.deploy(NEW)
+    yield
+    changed.unlink()
+    lab.deploy(NEW)
+
+
+@pytest.mark.usefixtures("three_each")
+def test_users_are_spread_over_every_instance_and_one_that_dies_is_left_out(lab: FleetLab) -> None:
+    every = instances(lab)
+    assert len(every) == 6, every
+    assert {one.rpartition(":")[0] for one in every} == addresses(lab)
+    host = lab.hosts[APPS[0]]
+    find = ["docker", "ps", "-q", "--filter", f"label=switchyard.colour={lab.status()['live']['colour']}"]
+    labels = ["--filter", "label=switchyard.service=api", "--filter", "label=switchyard.instance=2"]
+    victim = host.exec([*find, *labels]).stdout.strip()
+    address = host.exec(["docker", "port", victim, "8000/tcp"]).stdout.split()[0]
+    assert address in every
+    with load(lab, get=8, new=4) as running:
+        host.exec(["docker", "kill", victim])
+        time.sleep(2)  # what it answered before is in the log by then
+        others = instances(lab) & every
+        report = running.stop()
+    assert others == every - {address}
+    assert report.lost == 0 and report.sent > 100, report.summary()
+    host.exec(["docker", "start", victim])
+    deadline = time.monotonic() + 60
+    while instances(lab) != every:
+        assert time.monotonic() < deadline, f"{address} is not asked again"
 
 
 def test_hosts_are_moved_one_by_one_without_a_lost_request(lab: FleetLab) -> None:
