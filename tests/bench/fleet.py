@@ -209,23 +209,35 @@ PHASES = {
     "finish": (VICTIM, "settle"),
 }
 OF_ROLLBACK = ("start", "verify", "switch", "finish")
+# The load goes to the first edge: what befalls the second one is felt by its own users alone.
+SECOND_EDGE = "fleet-edge-2"
+OF_EDGES = ("ssh gone", "frozen", "disk full")
+WORKERS = {"get": 4, "post": 2, "new": 2}
+
+
+def _cases(breakage: str, kind: str) -> list[tuple[str, tuple[str, str], str]]:
+    """What is broken: the phase, the host and the order by which it begins, and the victim."""
+    cases = []
+    for phase in PHASES if kind == "deploy" else OF_ROLLBACK:
+        host, verb = PHASES[phase]
+        # What is killed is the process of the phase; everything else befalls an application host, and an edge, too.
+        cases.append((phase, (host, verb), host if breakage == "killed" else VICTIM))
+        if "edge" in host and breakage in OF_EDGES:
+            cases.append((f"{phase} on the second edge", (SECOND_EDGE, verb), SECOND_EDGE))
+    return cases
 
 
 def broken(bench: Bench, breakage: str, kind: str) -> None:
     """One host broken in every phase of a deploy or of a rollback: all end on one version."""
     control, (strike, heal) = _control(), BREAKAGES[breakage]
-    phases = tuple(PHASES) if kind == "deploy" else OF_ROLLBACK
-    bad: list[str] = []
+    cases, bad, beyond = _cases(breakage, kind), list[str](), 0
     for version in VERSIONS:
         control.must(control.deploy(version))
     wanted, old = VERSIONS
     with _load(control.lab) as load:
-        for phase in phases:
-            trigger = PHASES[phase]
-            # What is killed is the process of the phase; everything else befalls an application host.
-            victim = control.lab.hosts[trigger[0] if breakage == "killed" else VICTIM]
-            struck: list[str] = []
-            began = time.monotonic()
+        for phase, trigger, name in cases:
+            victim, struck = control.lab.hosts[name], list[str]()
+            began, lost = time.monotonic(), load.snapshot().lost
             before = _strikes(trigger, struck, partial(strike, victim, trigger[1]))
             try:
                 done = control.deploy(wanted, before) if kind == "deploy" else control.rollback(wanted, before)
@@ -238,15 +250,21 @@ def broken(bench: Bench, breakage: str, kind: str) -> None:
             control.must(control.deploy(wanted))
             if control.serves() != {wanted}:
                 bad.append(f"{phase}: does not converge")
-            bench.say(f"{kind}, {breakage} in {phase}, {seconds:.0f} s: {done['code']} {done['message'][:150]}")
+            # What an application host that stops in the middle had under way is lost with it: one request a worker.
+            room = sum(WORKERS.values()) if (breakage, name) == ("frozen", VICTIM) else 0
+            lost = load.snapshot().lost - lost
+            beyond += max(0, lost - room)
+            bench.say(
+                f"{kind}, {breakage} in {phase}, {seconds:.0f} s, {lost} lost: {done['code']} {done['message'][:150]}"
+            )
             # The next phase is broken on the way back, which needs no release in between.
             wanted, old = old, wanted
         report = load.stop()
-    name = f"{kind}, one of N hosts {breakage} in each of {len(phases)} phases"
-    bench.add(f"{name}: not one version at the end", len(bad), 0, "cases", note="; ".join(bad)[:300])
-    # What a host that stops in the middle had under way is lost with it.
-    room = 16 if breakage == "frozen" else 0
-    bench.add(f"{name}: lost", report.lost, room * len(phases), "requests", note=f"of {report.sent}")
+    title = f"{kind}, one of N hosts {breakage} in each phase, {len(cases)} cases"
+    bench.add(f"{title}: not one version at the end", len(bad), 0, "cases", note="; ".join(bad)[:300])
+    what = "lost beyond what a frozen application host had under way" if breakage == "frozen" else "lost"
+    beyond = beyond + report.lost_writes if breakage == "frozen" else report.lost
+    bench.add(f"{title}: {what}", beyond, 0, "requests", note=f"{report.lost} lost of {report.sent}")
 
 
 def _strikes(trigger: tuple[str, str], struck: list[str], strike: Callable[[], None]) -> Before:
@@ -261,9 +279,8 @@ def _strikes(trigger: tuple[str, str], struck: list[str], strike: Callable[[], N
 
 
 def _load(lab: FleetLab, edge: str = "fleet-edge-1") -> LoadProcess:
-    workers = {"get": 4, "post": 2, "new": 2}
     return LoadProcess(
-        LoadConfig(url=lab.url(edge), workers=workers, think=(0.02, 0.1), drain=3, max_duration=3600)
+        LoadConfig(url=lab.url(edge), workers=WORKERS, think=(0.02, 0.1), drain=3, max_duration=3600)
     ).start()
 
 
