@@ -3,6 +3,7 @@
 The engine's verbs are called as role and timer call them, since a provision takes ten times as long.
 """
 
+import contextlib
 import http.client
 import json
 import socket
@@ -33,6 +34,8 @@ class Secured:
     lab: Lab
     server: Pebble
     authority: Path
+    variables: dict[str, Any]
+    """What the inventory says of the edge."""
 
     def get(self, path: str = "/", *, tls: bool = True) -> http.client.HTTPResponse:
         """Ask on a new connection, by name, as a client that trusts the authority alone."""
@@ -85,7 +88,7 @@ def secured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secu
     assert result["code"] == 0, result
     server = Pebble(lab.host)
     server.start({NAME: lab.host.address})
-    wanted = {
+    wanted: dict[str, Any] = {
         "edge_tls": "acme",
         "edge_acme_directory": DIRECTORY,
         "edge_acme_authority": server.authority,
@@ -94,7 +97,7 @@ def secured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secu
     }
     done = provision(lab, **wanted)
     assert "Certificate:" not in done.stdout + done.stderr, done.stderr
-    yield Secured(lab, server, server.root(tmp_path_factory.mktemp("acme") / "root.pem"))
+    yield Secured(lab, server, server.root(tmp_path_factory.mktemp("acme") / "root.pem"), wanted)
     server.stop()
     provision(lab)
 
@@ -123,14 +126,59 @@ def test_a_renewal_loses_nothing(secured: Secured) -> None:
     assert report.lost == 0 and report.sent > 100, report.summary()
 
 
-def test_what_fails_leaves_the_old_pair_in_service(secured: Secured) -> None:
+@pytest.mark.parametrize(
+    ("public", "private", "problem"),
+    [
+        (certificate(NAME)[0], certificate(NAME)[1], "certificate and key do not belong together. "),
+        (*certificate(NAME, hours_left=-1), "the certificate has expired on "),
+    ],
+    ids=["mismatched", "expired"],
+)
+def test_a_pair_that_must_not_serve_is_refused(secured: Secured, public: str, private: str, problem: str) -> None:
     before = secured.served()
-    public, _ = certificate(NAME)
-    _, private = certificate(NAME)
     request: dict[str, Any] = {"app": "trivial", "environment": "local", "certificate": public, "key": private}
     request["settings"] = {"mode": "files", "names": [NAME]}
     done = secured.lab.engine("tls-keep", stdin=json.dumps(request))
-    assert done.returncode == 2 and "do not belong together. The pair in service stays." in done.stdout
+    assert done.returncode == 2 and problem in done.stdout and "The pair in service stays." in done.stdout, done.stdout
+    assert secured.served() == before
+
+
+@pytest.mark.parametrize("state", ["expired", "mismatched", "missing"])
+def test_what_becomes_of_the_files_is_said_and_the_edge_serves_on(secured: Secured, state: str) -> None:
+    before = secured.served()
+    named = f"sed -n 's/^ssl_certificate \\(.*\\);/\\1/p' /var/lib/switchyard/edge/live/certificates/{APP}.conf"
+    folder = str(Path(secured.lab.host.exec(["sh", "-c", named]).stdout.strip()).parent)
+    secured.lab.host.exec(["cp", "-a", folder, "/root/pair"])
+    public, private = certificate(NAME, hours_left=-1 if state == "expired" else 24)
+    if state == "missing":
+        secured.lab.host.exec(["rm", f"{folder}/certificate.pem"])
+    else:
+        secured.lab.host.put(f"{folder}/certificate.pem", public)
+    if state == "expired":
+        secured.lab.host.put(f"{folder}/key.pem", private, mode=0o600)
+    try:
+        assert secured.state()["state"] == state
+        assert secured.served() == before and secured.get().status == 200
+    finally:
+        secured.lab.host.exec(["sh", "-c", f"rm -rf {folder} && mv /root/pair {folder}"])
+    assert secured.state()["state"] == "valid"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_old_tls_is_refused_by_the_edge(secured: Secured) -> None:
+    for version, refused in ((ssl.TLSVersion.TLSv1_1, True), (ssl.TLSVersion.TLSv1_2, False)):
+        context = ssl.create_default_context(cafile=str(secured.authority))
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        with socket.create_connection((secured.lab.host.address, 443), 10) as connection:
+            # The alert is the edge's: this client itself would go on.
+            said = pytest.raises(ssl.SSLError, match="ALERT_PROTOCOL_VERSION") if refused else contextlib.nullcontext()
+            with said:
+                context.wrap_socket(connection, server_hostname=NAME).close()
+
+
+def test_what_fails_leaves_the_old_pair_in_service(secured: Secured) -> None:
+    before = secured.served()
     # The challenge is not answered: its file would have to be written where a file stands in the way.
     challenges = "/var/lib/switchyard/edge/acme/.well-known"
     secured.lab.host.exec(["sh", "-c", f"rm -rf {challenges} && touch {challenges}"])
@@ -186,3 +234,14 @@ def test_a_new_edge_that_cannot_serve_leaves_the_old_one(secured: Secured) -> No
     host.exec(["sh", "-c", f"cat > {edges.COMPOSE}"], stdin=text)
     assert done.returncode == 5 and "the old one serves on" in done.stdout and "none.conf" in done.stdout
     assert edges.only(host)["ID"] == before["ID"] and secured.get().status == 200
+
+
+def test_plain_http_is_redirected_but_for_challenges(secured: Secured) -> None:
+    """The last one: what asks by plain HTTP above would be sent away."""
+    provision(secured.lab, **secured.variables, edge_redirect_http=True)
+    answer = secured.get("/a?b=c", tls=False)
+    assert (answer.status, answer.getheader("Location")) == (308, f"https://{NAME}/a?b=c")
+    assert secured.get().status == 200
+    before = secured.served()
+    done = secured.renew("--force")
+    assert done.returncode == 0 and secured.served() != before, done.stderr
