@@ -15,6 +15,7 @@ import yaml
 from switchyard.data.repositories import SECRET_KEYS
 from tests.database import PASSPHRASE, Database
 from tests.integration.conftest import APP, NEW, OLD, Environment
+from tests.keeper import Keeper
 from tests.s3 import Store
 
 ROWS = 500
@@ -391,3 +392,33 @@ def test_a_refresh_brings_sanitised_data_and_nothing_else(
     assert data.operation("backup")["code"] == 0
     removed = json.loads(data.engine("restore-forget", APP, "--json").stdout)["removed"]
     assert removed == ["database sample_before_refresh"]
+
+
+# A place away from the host that cannot be reached
+
+
+@pytest.mark.long
+def test_a_restore_lets_users_in_while_another_repository_is_away(data: Database, released: Environment) -> None:
+    keeper = Keeper.build(released.bed)
+    data.configure(backup_repositories=[keeper.repository()])
+    data.provision("-e", "restart=postgres")
+    before, told = data.sql("SELECT count(*) FROM parcels"), len(data.news())
+    keeper.lock_out()
+    try:
+        result = data.operation("restore", "--to", "latest", "--into", "live", "--confirm", "local-1")
+        assert result["code"] == 0, result
+        assert "at most 0 s of writes were lost" in result["message"]
+        assert "WARNING: Not every repository archives after the restore" in result["message"]
+        assert "WARNING: the full backup after the restore failed (offsite: " in result["message"]
+        assert status_of(released.url + "api/v1/parcels") == 200
+        assert data.sql("SELECT count(*) FROM parcels") == before
+        assert data.shell(f"ls /var/lib/switchyard/postgres/{APP}").count("restore.json") == 0
+        assert {"backup.archive", "backup.failed"} <= {news["kind"] for news in data.news()[told:]}
+    finally:
+        keeper.admit()
+    data.archived(120)
+    assert data.operation("backup", "--type", "full")["code"] == 0
+    assert data.job("archive")[0]
+    data.engine("restore-forget", APP)
+    data.configure()
+    data.provision("-e", "restart=postgres")

@@ -40,13 +40,8 @@ def back_up(backup: Backup, kind: str, say: Say) -> str:
         require_archiving(backup)
         say("backup: counting rows")
         take_inventory(backup)
-        labels = []
-        for number, repository in enumerate(backup.repositories, start=1):
-            try:
-                labels.append(back_up_to(backup, number, repository, kind, say))
-            except SwitchyardError as error:
-                problems.append(f"{repository.name}: {error.message.rstrip('.')}")
-                say(f"backup: {problems[-1]}")
+        labels, failed = back_up_to_each(backup, kind, say)
+        problems += failed
         problems += _back_up_files(backup, say)
         problems += check(backup, say)
     if problems:
@@ -158,6 +153,18 @@ def take_inventory(backup: Backup) -> None:
     insert = f"INSERT INTO inventory (relation, rows, exact, taken_at) VALUES {values};"  # noqa: S608 - names through quoted(), numbers through int()
     statement = f"BEGIN; TRUNCATE inventory; {insert if values else ''} COMMIT;"  # noqa: S608 - as above
     database.sql(backup.container, statement, step="backup.inventory", database=OPS_DATABASE)
+
+
+def back_up_to_each(backup: Backup, kind: str, say: Say) -> tuple[list[str], list[str]]:
+    """Back the database up to every repository, each apart; returns labels, and what went wrong with the others."""
+    labels, problems = [], []
+    for number, repository in enumerate(backup.repositories, start=1):
+        try:
+            labels.append(back_up_to(backup, number, repository, kind, say))
+        except SwitchyardError as error:
+            problems.append(f"{repository.name}: {error.message.rstrip('.')}")
+            say(f"backup: {problems[-1]}")
+    return labels, problems
 
 
 def back_up_to(backup: Backup, number: int, repository: Repository, kind: str, say: Say) -> str:

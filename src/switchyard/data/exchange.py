@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from switchyard.data import backup as backups
-from switchyard.data import database, settings
+from switchyard.data import database, settings, state
 from switchyard.data.copy import Copy
 from switchyard.data.settings import Backup
 from switchyard.engine import maintenance
@@ -48,23 +48,39 @@ def mark(backup: Backup, marker: Marker) -> None:
 
 
 def conclude(paths: AppPaths, backup: Backup, say: Say) -> None:
-    """Start the exchanged database, note it in the ledger, and let archiving go on. Safe to repeat."""
+    """Start the exchanged database and note it in the ledger. Safe to repeat."""
     marker = Marker(**json.loads(marker_path(backup).read_text()))
     start_database(backup, say)
     ledger = Ledger.load(paths)
     if not any(event.get("op") == marker.op for event in ledger.of("restore")):
         facts = {"until": marker.until, "timeline": marker.timeline, "kept": marker.old}
         ledger.append("restore", op=marker.op, subject=marker.target, outcome="restored", **facts)
-    # Also for a new host, whose own repository is empty.
-    backups.begin_archiving(backup)
 
 
-def open_again(paths: AppPaths, backup: Backup) -> None:
-    """Let users in, unless it was somebody else who closed, and forget the restore. Safe to repeat."""
+def open_again(paths: AppPaths, backup: Backup, *, exchanged: bool) -> str:
+    """Let users in, unless it was somebody else who closed, and forget the restore. Safe to repeat.
+
+    Returns what keeps archiving from going on in an exchanged database, or ''.
+    """
     marker = Marker(**json.loads(marker_path(backup).read_text()))
     if marker.closed:
         maintenance.turn_off(paths, load_host())
+    problem = _archive_again(backup) if exchanged else ""
     run(["rm", "-f", "--", str(marker_path(backup))], step="restore.unmark")
+    return problem
+
+
+def _archive_again(backup: Backup) -> str:
+    """Let archiving go on; a repository that is away must not keep users from a good database, and is alerted."""
+    try:
+        # Also for a new host, whose own repository is empty.
+        backups.begin_archiving(backup)
+    except SwitchyardError as error:
+        problem = f"Not every repository archives after the restore: {error.message}"
+        # The watch of the archive looks every five minutes, and takes it from here.
+        state.alert(backup, "archive", problem, severity="warning")
+        return problem
+    return ""
 
 
 def start_database(backup: Backup, say: Say) -> None:
@@ -107,5 +123,5 @@ def settle(paths: AppPaths, say: Say) -> Marker | None:
     say("recover: the restore died before the databases were exchanged; the old one goes on")
     copy.remove()
     start_database(backup, say)
-    open_again(paths, backup)
+    open_again(paths, backup, exchanged=False)
     return None

@@ -23,6 +23,7 @@ from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
 
 Say = backups.Say
+_ARCHIVE_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
         maintenance.enter(op)
         stopped = state.now()
     with op.phase("last backup"):
-        saved = _last_backup(op, backup, alive=alive)
+        saved = _last_backup(op, backup, backup.number(repository) if repository else 1, alive=alive)
         if choice.target.kind == "latest":
             choice = choose(backup, target, repository, op.paths)
     with op.phase("restore"):
@@ -182,9 +183,9 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
         op.ledger = Ledger.load(op.paths)
     with op.phase("serve"):
         served = maintenance.leave(op, until)
-        exchange.open_again(op.paths, backup)
+        problem = exchange.open_again(op.paths, backup, exchanged=True)
     with op.phase("full backup"):
-        warning = _full_backup(op, backup)
+        warning = (f" WARNING: {problem}" if problem else "") + _full_backup(op, backup)
     lost = 0 if saved and choice.target.kind == "latest" else _seconds_between(until, stopped)
     op.result.changed = True
     op.result.message = (
@@ -198,19 +199,30 @@ def _timeline(backup: Backup) -> int:
     return int(database.one(backup.container, statement, step="restore.timeline"))
 
 
-def _last_backup(op: Operation, backup: Backup, *, alive: bool) -> bool:
-    """Back up what is there now; tells whether it could be. A dead database is kept as it lies instead."""
+def _last_backup(op: Operation, backup: Backup, number: int, *, alive: bool) -> bool:
+    """Back up what is there now; tells whether repository `number`, which is restored from, has all of it.
+
+    A dead database is kept as it lies instead. No other repository is asked: it may be away.
+    """
     if not alive or backups.archiving(backup) != "ready":
         op.say("restore: no last backup: the database is down or does not archive; its data is kept as it is")
         return False
     try:
         backups.back_up_to(backup, 1, backup.repositories[0], "incr", op.say)
-        database.sql(backup.container, "SELECT pg_switch_wal()", step="restore.switch_wal")
-        pgbackrest.command(backup.container, "check", step="restore.check", timeout=300)
+        switch = "SELECT pg_walfile_name(pg_switch_wal())"
+        _wait_archived(backup, number, database.one(backup.container, switch, step="restore.switch_wal"))
     except SwitchyardError as error:
         op.say(f"restore: no last backup ({error.message}); the old data is kept as it is")
         return False
     return True
+
+
+def _wait_archived(backup: Backup, number: int, segment: str) -> None:
+    deadline = time.monotonic() + _ARCHIVE_SECONDS
+    while not any(f"/{segment}-" in path for path in pgbackrest.wal_files(backup.container, number)):
+        if time.monotonic() > deadline:
+            raise SwitchyardError(f"{segment} did not reach {backup.repositories[number - 1].name}")
+        time.sleep(1)
 
 
 def _until(copy: Copy, choice: targets.Choice) -> str:
@@ -241,13 +253,12 @@ def _stop_live(backup: Backup) -> None:
 
 def _full_backup(op: Operation, backup: Backup) -> str:
     """A new timeline begins with a full backup; failing does not undo the restore, and is said and alerted."""
-    try:
-        for number, repository in enumerate(backup.repositories, start=1):
-            backups.back_up_to(backup, number, repository, "full", op.say)
-    except SwitchyardError as error:
-        state.alert(backup, "failed", f"The full backup after a restore failed: {error.message}")
-        return f" WARNING: the full backup failed ({error.message}): run backup.yml -e type=full."
-    return ""
+    problems = backups.back_up_to_each(backup, "full", op.say)[1]
+    if not problems:
+        return ""
+    what = f"the full backup after the restore failed ({'; '.join(problems)})"
+    state.alert(backup, "failed", f"{what[0].upper()}{what[1:]}.")
+    return f" WARNING: {what}: run backup.yml -e type=full."
 
 
 def forget(backup: Backup) -> list[str]:

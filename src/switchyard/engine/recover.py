@@ -136,7 +136,8 @@ def _settle_database(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say
         op = Operation.open(restored.op, "restore", "recover", paths, host)
         op.ledger = Ledger.load(paths)
         say(f"recover: {maintenance.leave(op, restored.until)}")
-        exchange.open_again(paths, settings.load(paths.name))
+        if problem := exchange.open_again(paths, settings.load(paths.name), exchanged=True):
+            say(f"recover: {problem}")
         ledger.events = Ledger.load(paths).events
     succession.settle(paths, say)
 
