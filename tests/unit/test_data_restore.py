@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from switchyard.data import backup as backups
-from switchyard.data import exchange, restore, settings
+from switchyard.data import exchange, restore
 from switchyard.data.exchange import Marker
 from switchyard.data.settings import Backup, Repository
-from switchyard.engine import effects, layout, recover
+from switchyard.engine import recover
 from switchyard.errors import SwitchyardError
-from tests.unit.engine_world import NAME, OPERATION, World
+from tests.unit.data_world import answer
+from tests.unit.engine_world import OPERATION, World
 
 A = "0001-1.0.0"
 UNTIL = "2026-01-02T03:00:00+00:00"
-
-
-@pytest.fixture
-def backup(world: World) -> Backup:
-    """Backups on this host and away from it; every command in the database's container succeeds."""
-    places = [Repository("local"), Repository("away", "sftp", host="h", user="u")]
-    made = Backup(NAME.app, NAME.environment, "img", "shop", 999, "/data", "/data", places, str(world.root / "backups"))
-    effects.replace_file(settings.FOLDER / f"{NAME}.json", json.dumps(asdict(made)), step="test.settings")
-    effects.replace_file(layout.HOST_FILE, json.dumps(asdict(world.host)), step="test.host")
-    made.live_data.mkdir(parents=True)
-    world.docker.answers |= {
-        "^docker (exec|rm|compose .* --no-recreate)": (0, "", ""),
-    }
-    return made
-
-
-def answer(world: World, pattern: str, code: int, out: str = "", err: str = "") -> None:
-    """Answer these commands like this, before any other pattern is looked at."""
-    world.docker.answers = {pattern: (code, out, err), **world.docker.answers}
 
 
 def marked(backup: Backup, stage: str, **changes: Any) -> Marker:

@@ -1,5 +1,6 @@
 """Backs up: the database with pgBackRest, uploaded files and dumps with restic; then verifies what was written."""
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.data import database, pgbackrest, repositories, state, verify
+from switchyard.data.copy import require_space
 from switchyard.data.settings import OPS_DATABASE, Backup, Repository
 from switchyard.engine import docker
 from switchyard.engine.effects import exclusive, replace_file, run
@@ -17,6 +19,8 @@ from switchyard.errors import Exit, SwitchyardError
 Say = Callable[[str], None]
 HOURS = pgbackrest.HOURS
 _LOCK_SECONDS = 3 * HOURS
+SHORT_SECONDS = 60.0
+"""How long what a person waits for waits for the lock."""
 _INVENTORY_SECONDS = 1800.0
 _STANDBY_SECONDS = 5.0
 
@@ -282,7 +286,9 @@ def _restic_once(backup: Backup, repository: Repository, paths: list[str]) -> No
     if restic("cat", "config", step="files.look", timeout=120, check=False) != 0:
         restic("init", step="files.init", timeout=120)
     restic("unlock", step="files.unlock", timeout=120)
-    restic("backup", "--host", str(backup.name), *paths, step="files.backup", timeout=6 * HOURS)
+    # What a dump leaves that was killed is no dump.
+    unfinished = f"--exclude={backup.dumps}/*.new"
+    restic("backup", "--host", str(backup.name), unfinished, *paths, step="files.backup", timeout=6 * HOURS)
     keep = f"--keep-within={backup.retention_days}d"
     restic("forget", "--prune", keep, "--keep-last=2", step="files.forget", timeout=6 * HOURS)
     restic("check", "--read-data-subset=5%", step="files.check", timeout=6 * HOURS)
@@ -292,8 +298,12 @@ def restore_files(backup: Backup, name: str, snapshot: str) -> Path:
     """Restore files and dumps into a directory of their own, beside the live ones; returns it."""
     argv, environment = repositories.restic(backup, backup.repositories[backup.number(name) - 1])
     place = backup.folder / "files"
-    words = ("restore", snapshot, "--target", str(place))
-    run([*argv, *words], step="files.restore", environment=environment, timeout=6 * HOURS)
+    with alone(backup, wait=SHORT_SECONDS):
+        words = ("stats", snapshot, "--mode", "restore-size", "--json")
+        told = run([*argv, *words], step="files.size", environment=environment, timeout=1800)
+        require_space(place, int(json.loads(told.out)["total_size"]), "what is restored")
+        words = ("restore", snapshot, "--target", str(place))
+        run([*argv, *words], step="files.restore", environment=environment, timeout=6 * HOURS)
     return place
 
 

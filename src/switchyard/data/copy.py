@@ -20,8 +20,22 @@ from switchyard.errors import Exit, SwitchyardError
 Say = Callable[[str], None]
 SPACE = 1.2
 """A copy needs this many times the size of the database: itself, and the WAL that it replays."""
+_RESERVE = 256 << 20
 _PROGRESS_SECONDS = 10.0
 _READY_SECONDS = 4 * pgbackrest.HOURS
+
+
+def require_space(place: Path, size: int, what: str) -> None:
+    """Refuse to fill the disk that the live database needs with `size` bytes, and say what they would be."""
+    place = next(path for path in (place, *place.parents) if path.exists())
+    status = os.statvfs(place)
+    free, needed = status.f_bavail * status.f_frsize, size + _RESERVE
+    if free < needed:
+        raise SwitchyardError(
+            f"{place} has {free >> 20} MiB free, {what} needs {needed >> 20} MiB: free space there, or enlarge the "
+            "disk.",
+            Exit.PREFLIGHT,
+        )
 
 
 @dataclass(frozen=True)
@@ -40,20 +54,12 @@ class Copy:
 
     def require_space(self, size: int) -> None:
         """Refuse to fill the disk that the live database needs; `size` is the database's in bytes."""
-        place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        status = os.statvfs(place)
-        free, needed = status.f_bavail * status.f_frsize, int(size * SPACE) + (256 << 20)
-        if free < needed:
-            raise SwitchyardError(
-                f"{place} has {free >> 20} MiB free, a restored copy needs {needed >> 20} MiB: free space there, or "
-                "enlarge the disk.",
-                Exit.PREFLIGHT,
-            )
+        require_space(self.folder, int(size * SPACE), "a restored copy")
 
     def restore(self, chosen: pgbackrest.Kept, words: list[str], say: Say) -> None:
         """Fetch the files of a backup. What an earlier attempt left is removed first."""
-        self.require_space(chosen.size)
         self.remove()
+        self.require_space(chosen.size)
         owner = str(self.backup.uid)
         inner = PurePosixPath(self.backup.pgdata).relative_to(self.backup.data_path)
         folders = [str(self.folder), *([str(self.folder / inner)] if str(inner) != "." else [])]

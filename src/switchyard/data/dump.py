@@ -1,8 +1,11 @@
 """A logical dump, restored as a check: the copy that shares neither format nor version with the other backups."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from switchyard.data import backup as backups
 from switchyard.data import database, drill, state
-from switchyard.data.copy import Copy
+from switchyard.data.copy import Copy, require_space
 from switchyard.data.repositories import DUMPS_INSIDE
 from switchyard.data.settings import Backup
 from switchyard.engine.effects import run
@@ -13,32 +16,51 @@ _SECONDS = 6 * 3600.0
 
 def dump(backup: Backup, say: backups.Say) -> str:
     """Dump, restore into an empty server, compare the rows; only then does it take the last one's place."""
-    new, last = f"{backup.database}.dump.new", f"{backup.database}.dump"
+    names = (f"{backup.database}.dump", "globals.sql")
+    new = [backup.dumps / f"{name}.new" for name in names]
     copy = Copy(backup, f"{backup.name}-dump-check", backup.folder / "dump-check", backup.drill.memory_mb)
     with backups.alone(backup):
+        _clean(new)
+        size = _size(backup)
+        require_space(backup.dumps, size, "a dump")
         backups.take_inventory(backup)
-        say("dump: writing")
-        common = ("--username=postgres",)
-        database.inside(
-            backup.container,
-            *("pg_dump", *common, "--format=custom", f"--dbname={backup.database}", f"--file={DUMPS_INSIDE}/{new}"),
-            step="dump.write",
-            timeout=_SECONDS,
-        )
-        database.inside(
-            backup.container,
-            *("pg_dumpall", *common, "--globals-only", f"--file={DUMPS_INSIDE}/globals.sql.new"),
-            step="dump.globals",
-        )
-        copy.require_space(sum(path.stat().st_size for path in backup.dumps.glob("*.new")) * 8)
-        say("dump: restoring it as a check")
         try:
-            rows = _check(backup, copy, new)
+            _write(backup, new, say)
+            copy.require_space(size)
+            say("dump: restoring it as a check")
+            rows = _check(backup, copy, new[0].name)
+            for name, path in zip(names, new, strict=True):
+                run(["mv", "-T", str(path), str(backup.dumps / name)], step="dump.keep")
         finally:
             copy.remove()
-        for name in (last, "globals.sql"):
-            run(["mv", "-T", str(backup.dumps / f"{name}.new"), str(backup.dumps / name)], step="dump.keep")
-    return f"{backup.dumps / last} holds {rows} rows, proven by a restore."
+            _clean(new)
+    return f"{backup.dumps / names[0]} holds {rows} rows, proven by a restore."
+
+
+def _size(backup: Backup) -> int:
+    statement = "SELECT pg_database_size(current_database())"
+    return int(database.one(backup.container, statement, step="dump.size", database=backup.database))
+
+
+def _clean(new: Sequence[Path]) -> None:
+    run(["rm", "-f", "--", *map(str, new)], step="dump.clean")
+
+
+def _write(backup: Backup, new: Sequence[Path], say: backups.Say) -> None:
+    say("dump: writing")
+    common = ("--username=postgres",)
+    inside = [f"{DUMPS_INSIDE}/{path.name}" for path in new]
+    database.inside(
+        backup.container,
+        *("pg_dump", *common, "--format=custom", f"--dbname={backup.database}", f"--file={inside[0]}"),
+        step="dump.write",
+        timeout=_SECONDS,
+    )
+    database.inside(
+        backup.container,
+        *("pg_dumpall", *common, "--globals-only", f"--file={inside[1]}"),
+        step="dump.globals",
+    )
 
 
 def _check(backup: Backup, copy: Copy, name: str) -> int:

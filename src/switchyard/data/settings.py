@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from switchyard.engine.layout import STATE
+from switchyard.engine.layout import RUNTIME, STATE
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName
 from switchyard.strict import build
@@ -141,7 +141,7 @@ class Backup:
     @property
     def lock(self) -> Path:
         """Held by what works on backups, so that two of them never meet."""
-        return Path("/run/switchyard") / f"{self.name}.backup.lock"
+        return RUNTIME / f"{self.name}.backup.lock"
 
     def number(self, name: str) -> int:
         """Return pgBackRest's number of a repository; raises `SwitchyardError` naming the known ones."""
