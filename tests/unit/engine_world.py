@@ -145,6 +145,8 @@ class FakeHost:
     answers: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     """What a command whose joined words match the pattern answers: exit code, output, errors."""
     commands: list[list[str]] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    """What commands were given on standard input, such as SQL."""
     loaded: dict[str, str] = field(default_factory=dict)
     """The pointer files as Nginx read them at its last reload."""
     sick: set[str] = field(default_factory=set)
@@ -163,6 +165,7 @@ class FakeHost:
 
     def run(self, argv: Sequence[str], **options: Any) -> SimpleNamespace:
         self.commands.append(list(argv))
+        self.inputs += [text] if (text := options.get("input")) else []
         joined = " ".join(argv)
         for pattern, (code, out, err) in self.answers.items():
             if re.search(pattern, joined):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from switchyard.data import backup as backups
-from switchyard.data import copy, dump
+from switchyard.data import copy, dump, operations, restore, state
 from switchyard.data.settings import Backup
 from switchyard.errors import SwitchyardError
 from tests.unit.data_world import answer
@@ -60,3 +61,96 @@ def test_files_are_restored_only_where_there_is_room(
     with pytest.raises(SwitchyardError, match="what is restored needs 3328 MiB"):
         backups.restore_files(backup, "local", "latest")
     assert not [argv for argv in world.ran("restic") if "restore" in argv]
+
+
+# One at a time
+
+
+def test_who_is_in_the_way_is_named_with_the_way_to_end_it(
+    backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc, unit = tmp_path / "proc", "switchyard-backup-shop-test-drill.service"
+    (proc / "42").mkdir(parents=True)
+    (proc / "42" / "cgroup").write_text(f"0::/system.slice/{unit}\n")
+    monkeypatch.setattr(backups, "_PROC", proc)
+    with backups.alone(backup):
+        inode = backup.lock.stat().st_ino
+        (proc / "locks").write_text(
+            f"1: FLOCK  ADVISORY  WRITE 7 00:1a:{inode + 1} 0 EOF\n2: FLOCK  ADVISORY  WRITE 42 00:1a:{inode} 0 EOF\n"
+        )
+        with pytest.raises(SwitchyardError, match=f"'sudo systemctl stop {unit}'"), backups.alone(backup, wait=0):
+            pass
+        (proc / "locks").unlink()
+        with pytest.raises(SwitchyardError, match="is at work; wait"), backups.alone(backup, wait=0):
+            pass
+
+
+def test_what_a_killed_drill_left_goes_when_the_next_job_begins_and_a_copy_for_a_look_stays(
+    world: World, backup: Backup
+) -> None:
+    folders = [one.folder for one in (copy.drill_copy(backup), copy.dump_check(backup), copy.scratch(backup))]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    with backups.alone(backup):
+        assert [folder.exists() for folder in folders] == [False, False, True]
+    removed = [name for argv in world.ran("docker", "rm") for name in argv if name.startswith(str(backup.name))]
+    assert f"{backup.name}-drill-copy" in removed
+    assert f"{backup.name}-scratch" not in removed
+
+
+def test_a_copy_is_measured_against_the_disk_without_what_an_earlier_one_left(
+    backup: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = copy.scratch(backup)
+    left.folder.mkdir(parents=True)
+
+    def require(place: Path, *_: object) -> None:
+        assert not place.exists()
+        raise SwitchyardError("no room")
+
+    monkeypatch.setattr(copy, "require_space", require)
+    with pytest.raises(SwitchyardError, match="no room"):
+        left.restore(SimpleNamespace(size=1), [], pytest.fail)  # type: ignore[arg-type]
+
+
+def test_the_old_data_of_a_restore_that_died_is_not_forgotten(backup: Backup) -> None:
+    old = backup.home / "data.before-1"
+    old.mkdir()
+    (backup.home / "restore.json").write_text("{}")
+    assert restore.forget(backup) == []
+    (backup.home / "restore.json").unlink()
+    assert restore.forget(backup) == [str(old)]
+
+
+# Backups
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archiving works, and so does everything that a backup does."""
+    monkeypatch.setattr(backups, "require_archiving", lambda _: None)
+    monkeypatch.setattr(backups, "back_up_to", lambda *_: "20260102-030405F")
+    for name in ("_back_up_files", "check"):
+        monkeypatch.setattr(backups, name, lambda *_: [])
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_locked_table_does_not_keep_a_backup_from_being_made(world: World, backup: Backup) -> None:
+    answer(world, " psql ", 3, err="ERROR:  canceling statement due to lock timeout")
+    said: list[str] = []
+    with pytest.raises(SwitchyardError, match=r"is not whole: rows were not counted: .*lock timeout"):
+        backups.back_up(backup, "incr", said.append)
+    (statement,) = [text for text in world.docker.inputs if "query_to_xml" in text]
+    assert "SET lock_timeout = '60s'" in statement
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_backup_by_hand_closes_the_alert_of_the_one_that_failed(
+    world: World, backup: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backups, "take_inventory", lambda _: None)
+    state.alert(backup, "failed", "away: no answer")
+    op = world.operation("backup")
+    operations.perform(op, {"type": "full"})
+    assert op.result.code == 0 and op.result.message.startswith("20260102-030405F of shop-test is in local, away")
+    assert [news["kind"] for news in world.news()] == ["backup.failed", "backup.failed.over"]

@@ -1,15 +1,15 @@
 """Backs up: the database with pgBackRest, uploaded files and dumps with restic; then verifies what was written."""
 
+import contextlib
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from switchyard.data import database, pgbackrest, repositories, state, verify
-from switchyard.data.copy import require_space
+from switchyard.data.copy import require_space, sweep
 from switchyard.data.settings import OPS_DATABASE, Backup, Repository
 from switchyard.engine import docker
 from switchyard.engine.effects import exclusive, replace_file, run
@@ -18,18 +18,37 @@ from switchyard.errors import Exit, SwitchyardError
 
 Say = Callable[[str], None]
 HOURS = pgbackrest.HOURS
+_PROC = Path("/proc")
 _LOCK_SECONDS = 3 * HOURS
 SHORT_SECONDS = 60.0
 """How long what a person waits for waits for the lock."""
 _INVENTORY_SECONDS = 1800.0
+_INVENTORY_LOCK_SECONDS = 60
 _STANDBY_SECONDS = 5.0
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone(backup: Backup, *, wait: float = _LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock that keeps backups, restores, dumps and drills apart."""
-    with exclusive(backup.lock, wait=wait, busy=f"Another backup, restore or drill of {backup.name} is at work."):
+    """Hold the lock that keeps backups, restores, dumps and drills apart; what killed ones left is removed."""
+    with exclusive(backup.lock, wait=wait, busy=lambda: _busy(backup)):
+        sweep(backup)
         yield
+
+
+def _busy(backup: Backup) -> str:
+    unit = _holder(backup.lock)
+    known = f": {unit}. A drill or a dump may be ended at any time ('sudo systemctl stop {unit}')" if unit else ""
+    return f"Another backup, restore or drill of {backup.name} is at work{known}; wait for anything else."
+
+
+def _holder(lock: Path) -> str:
+    """The unit of the process that holds a lock; '' when that cannot be told."""
+    with contextlib.suppress(OSError, StopIteration):
+        inode, held = lock.stat().st_ino, map(str.split, (_PROC / "locks").read_text().splitlines())
+        pid = next(words[4] for words in held if words[1] == "FLOCK" and words[5].endswith(f":{inode}"))
+        place = (_PROC / pid / "cgroup").read_text().strip()
+        return next(part for part in reversed(place.split("/")) if part.endswith(".service"))
+    return ""
 
 
 def back_up(backup: Backup, kind: str, say: Say) -> str:
@@ -43,7 +62,12 @@ def back_up(backup: Backup, kind: str, say: Say) -> str:
     with alone(backup):
         require_archiving(backup)
         say("backup: counting rows")
-        take_inventory(backup)
+        try:
+            take_inventory(backup)
+        except SwitchyardError as error:
+            # A table that somebody has locked is no reason to have no backup.
+            problems.append(f"rows were not counted: {error.message.rstrip('.')}")
+            say(f"backup: {problems[-1]}")
         labels, failed = back_up_to_each(backup, kind, say)
         problems += failed
         problems += _back_up_files(backup, say)
@@ -144,6 +168,7 @@ def take_inventory(backup: Backup) -> None:
     """Count the rows of every table, for drills to compare with."""
     counted = database.sql(
         backup.container,
+        f"SET lock_timeout = '{_INVENTORY_LOCK_SECONDS}s';\n"
         f"SET statement_timeout = '{_INVENTORY_SECONDS - 60:.0f}s';\n{database.COUNT};",
         step="backup.count",
         database=backup.database,
@@ -307,8 +332,8 @@ def restore_files(backup: Backup, name: str, snapshot: str) -> Path:
     return place
 
 
-def job(backup: Backup, name: str, kind: str, say: Say) -> None:
-    """The daily or weekly backup: done, noted, and alerted when it fails. Raises what went wrong."""
+def job(backup: Backup, kind: str, say: Say) -> str:
+    """A backup: done, noted, and alerted when it fails, also by hand. Returns one sentence; raises what went wrong."""
     try:
         message = back_up(backup, kind, say)
     except SwitchyardError as error:
@@ -317,7 +342,7 @@ def job(backup: Backup, name: str, kind: str, say: Say) -> None:
         raise
     state.write(backup, "backup", ok=True, message=message, kind=kind)
     state.alert(backup, "failed", "")
-    say(f"{name}: {message}")
+    return message
 
 
 def listing(backup: Backup) -> list[dict[str, object]]:

@@ -225,6 +225,26 @@ class Copy:
             run(["rm", "-rf", "--one-file-system", "--", str(self.folder)], step="copy.delete", timeout=1800)
 
 
+def drill_copy(backup: Backup) -> Copy:
+    """The copy that a drill examines."""
+    return Copy(backup, f"{backup.name}-drill-copy", backup.folder / "drill", backup.drill.memory_mb)
+
+
+def dump_check(backup: Backup) -> Copy:
+    """The empty server that a dump is restored into."""
+    return Copy(backup, f"{backup.name}-dump-check", backup.folder / "dump-check", backup.drill.memory_mb)
+
+
+def sweep(backup: Backup) -> None:
+    """Remove what drills and dumps left that were killed; the caller holds the lock, so none is at work.
+
+    The copy for a look stays, and that of a restore in place is for recovery to settle.
+    """
+    for left in (drill_copy(backup), dump_check(backup)):
+        if left.folder.exists():
+            left.remove()
+
+
 def scratch(backup: Backup) -> Copy:
     """The copy for a look."""
     return Copy(backup, f"{backup.name}-scratch", backup.folder / "scratch", backup.drill.memory_mb)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from switchyard.data import applied, database, pgbackrest, restore, state, targets
 from switchyard.data import backup as backups
-from switchyard.data.copy import Copy
+from switchyard.data.copy import Copy, drill_copy
 from switchyard.data.settings import OPS_DATABASE, Backup
 from switchyard.engine.effects import replace_file
 from switchyard.engine.layout import AppPaths, load_host
@@ -85,7 +85,7 @@ def drill(backup: Backup, say: backups.Say, plan: str = "") -> Report:
     plan = plan or plan_for(number, [one.name for one in backup.repositories if one.off_site])
     began = state.now()
     report = Report(new_operation(), str(backup.name), began.isoformat(timespec="seconds"), plan)
-    copy = Copy(backup, f"{backup.name}-drill-copy", backup.folder / "drill", backup.drill.memory_mb)
+    copy = drill_copy(backup)
     try:
         with backups.alone(backup):
             try:

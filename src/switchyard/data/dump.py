@@ -5,7 +5,7 @@ from pathlib import Path
 
 from switchyard.data import backup as backups
 from switchyard.data import database, drill, state
-from switchyard.data.copy import Copy, require_space
+from switchyard.data.copy import Copy, dump_check, require_space
 from switchyard.data.repositories import DUMPS_INSIDE
 from switchyard.data.settings import Backup
 from switchyard.engine.effects import run
@@ -18,7 +18,7 @@ def dump(backup: Backup, say: backups.Say) -> str:
     """Dump, restore into an empty server, compare the rows; only then does it take the last one's place."""
     names = (f"{backup.database}.dump", "globals.sql")
     new = [backup.dumps / f"{name}.new" for name in names]
-    copy = Copy(backup, f"{backup.name}-dump-check", backup.folder / "dump-check", backup.drill.memory_mb)
+    copy = dump_check(backup)
     with backups.alone(backup):
         _clean(new)
         size = _size(backup)

@@ -10,7 +10,7 @@ def run_job(backup: Backup, job: str, say: backups.Say) -> None:
     if job == "heartbeat":
         heartbeat.beat(backup)
     elif job in ("daily", "weekly"):
-        backups.job(backup, job, "incr" if job == "daily" else "full", say)
+        say(f"{job}: {backups.job(backup, 'incr' if job == 'daily' else 'full', say)}")
     elif job == "archive":
         archive.watch(backup, say)
     elif job == "dump":

@@ -3,7 +3,7 @@
 from typing import Any
 
 from switchyard.data import backup as backups
-from switchyard.data import drill, refresh, restore, settings, source, state
+from switchyard.data import drill, refresh, restore, settings, source
 from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
 
@@ -24,10 +24,8 @@ def perform(op: Operation, request: dict[str, Any]) -> None:
 
 
 def _back_up(op: Operation, kind: str) -> None:
-    backup = settings.load(op.paths.name)
-    message = backups.back_up(backup, kind, op.say)
-    state.write(backup, "backup", ok=True, message=message, kind=kind)
-    op.result.changed, op.result.message = True, message
+    op.result.message = backups.job(settings.load(op.paths.name), kind, op.say)
+    op.result.changed = True
 
 
 def _drill(op: Operation, plan: str) -> None:

@@ -50,7 +50,7 @@ def refresh(op: Operation, order: Order) -> None:
     try:
         with op.exclusively():
             op.begin(f"data of {order.source}")
-            with backups.alone(backup, wait=60):
+            with backups.alone(backup, wait=backups.SHORT_SECONDS):
                 _under_marker(op, backup, order)
             op.end("refreshed")
     except SwitchyardError as error:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from switchyard.data import database, pgbackrest, restore
-from switchyard.data.backup import Say, alone
+from switchyard.data.backup import SHORT_SECONDS, Say, alone
 from switchyard.data.copy import Copy
 from switchyard.data.settings import Backup, find
 from switchyard.engine.effects import run
@@ -43,7 +43,7 @@ def prepare(backup: Backup, say: Say, *, check_only: bool = False) -> dict[str, 
         )
     if check_only:
         return {"changed": True, "state": "missing", "message": "the replica would be built from a backup"}
-    with alone(backup, wait=60):
+    with alone(backup, wait=SHORT_SECONDS):
         _build(backup, say)
     return {"changed": True, "state": "ready", "message": f"the replica of {backup.name} was built from a backup"}
 

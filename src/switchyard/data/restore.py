@@ -60,13 +60,13 @@ def restore(op: Operation, wish: Wish) -> None:
     backup = settings.load(op.paths.name)
     op.ledger = Ledger.load(op.paths)
     if wish.into == "scratch":
-        with backups.alone(backup, wait=60):
+        with backups.alone(backup, wait=backups.SHORT_SECONDS):
             _into_scratch(op, backup, target, wish.repository)
         return
     try:
         with op.exclusively():
             op.begin(str(target))
-            with backups.alone(backup, wait=60):
+            with backups.alone(backup, wait=backups.SHORT_SECONDS):
                 _into_live(op, backup, target, wish.repository)
             op.end("restored")
     except SwitchyardError as error:
@@ -262,8 +262,9 @@ def _full_backup(op: Operation, backup: Backup) -> str:
 
 
 def forget(backup: Backup) -> list[str]:
-    """Remove what restores in place kept."""
+    """Remove what restores in place kept; the caller holds the lock. One that died may still need it."""
     old = sorted(str(path) for path in backup.home.glob("data.before-*"))
-    if old:
-        run(["rm", "-rf", "--one-file-system", "--", *old], step="restore.forget", timeout=1800)
+    if not old or exchange.marker_path(backup).is_file():
+        return []
+    run(["rm", "-rf", "--one-file-system", "--", *old], step="restore.forget", timeout=1800)
     return old

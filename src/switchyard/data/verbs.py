@@ -143,19 +143,22 @@ def _refresh(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from switchyard.data import restore, settings, succession
+    from switchyard.data import backup, restore, settings, succession
 
-    backup = settings.load(app_name(arguments.app))
-    removed = [*restore.forget(backup), *succession.forget(backup)]
+    found = settings.load(app_name(arguments.app))
+    with backup.alone(found, wait=backup.SHORT_SECONDS):
+        removed = [*restore.forget(found), *succession.forget(found)]
     show(arguments, {"removed": removed}, f"removed {', '.join(removed)}" if removed else "nothing is kept")
     return 0
 
 
 def _scratch_remove(arguments: argparse.Namespace) -> int:
-    from switchyard.data import copy, settings
+    from switchyard.data import backup, copy, settings
 
-    scratch = copy.scratch(settings.load(app_name(arguments.app)))
-    scratch.remove()
+    found = settings.load(app_name(arguments.app))
+    scratch = copy.scratch(found)
+    with backup.alone(found, wait=backup.SHORT_SECONDS):
+        scratch.remove()
     show(arguments, {"removed": scratch.name}, f"removed {scratch.name}")
     return 0
 

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,10 +205,11 @@ def replace_file(
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, wait: float, busy: str) -> Iterator[None]:
+def exclusive(path: Path, *, wait: float, busy: str | Callable[[], str]) -> Iterator[None]:
     """Hold the lock `path` while the block runs; the kernel frees it when the process dies.
 
-    Waits up to `wait` seconds, then raises `SwitchyardError(busy)` with the exit code for a busy host. Raises it, too,
+    Waits up to `wait` seconds, then raises `SwitchyardError(busy)` with the exit code for a busy host; `busy` may be
+    asked for then. Raises it, too,
     when the lock's file cannot be made.
     """
     try:
@@ -224,7 +225,7 @@ def exclusive(path: Path, *, wait: float, busy: str) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise SwitchyardError(busy, Exit.BUSY) from None
+                    raise SwitchyardError(busy() if callable(busy) else busy, Exit.BUSY) from None
                 time.sleep(0.02)
         yield
     finally:
