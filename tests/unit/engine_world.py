@@ -174,7 +174,7 @@ class FakeHost:
         return SimpleNamespace(returncode=code, stdout=out, stderr=err)
 
     def _act(self, argv: list[str], env: dict[str, str]) -> tuple[int, str, str]:
-        if argv[0] in ("rm", "mkdir", "cp", "find"):
+        if argv[0] in ("rm", "mkdir", "cp", "find", "mv"):
             return self._files(argv)
         if argv[:2] == ["docker", "compose"]:
             return self._compose(argv, env)
@@ -204,6 +204,8 @@ class FakeHost:
         elif argv[0] == "mkdir":
             for path in paths:
                 path.mkdir(parents=True, exist_ok=True)
+        elif argv[0] == "mv":
+            paths[0].rename(paths[1])
         elif argv[0] == "cp":
             shutil.copytree(paths[0], paths[1])
         else:

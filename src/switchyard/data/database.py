@@ -72,6 +72,26 @@ def prepare(container: str) -> None:
     sql(container, _PREPARE, step="data.ops_database")
 
 
+def close(container: str, name: str) -> None:
+    """Let nobody into a database any more, from whichever host, and send away who is in it.
+
+    It is written in the database's own catalogue, so whatever is restored from that time is closed, too.
+    """
+    send_away = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {quoted(name)};"  # noqa: S608 - through quoted()
+    sql(container, f"{_allow(name, connections=False)}\n{send_away}", step="database.close")
+
+
+def reopen(container: str, name: str) -> None:
+    """Let everybody in again. Safe to repeat, and where there is no such database."""
+    sql(container, _allow(name, connections=True), step="database.reopen")
+
+
+def _allow(name: str, *, connections: bool) -> str:
+    now = str(connections).lower()
+    alter = f"SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS {now}', datname) FROM pg_database"  # noqa: S608 - a boolean
+    return f"{alter} WHERE datname = {quoted(name)} AND datallowconn <> {now}\n\\gexec"
+
+
 def _psql(container: str, statement: str, database: str, step: str, timeout: float) -> Completed:
     argv = ["docker", "exec", "--interactive", container, "psql", "--no-psqlrc", "--quiet", "--no-align"]
     argv += ["--tuples-only", "--field-separator=\t", "--set=ON_ERROR_STOP=1", "--username=postgres"]

@@ -47,9 +47,20 @@ def mark(backup: Backup, marker: Marker) -> None:
     replace_file(marker_path(backup), json.dumps(vars(marker)) + "\n", step=f"restore.mark_{marker.stage}")
 
 
+def read(backup: Backup) -> Marker:
+    """The marker that lies there."""
+    try:
+        return Marker(**json.loads(marker_path(backup).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise SwitchyardError(
+            f"{marker_path(backup)} cannot be understood: look at {backup.home}, have the right directory as data, and "
+            "remove that file."
+        ) from error
+
+
 def conclude(paths: AppPaths, backup: Backup, say: Say) -> None:
     """Start the exchanged database and note it in the ledger. Safe to repeat."""
-    marker = Marker(**json.loads(marker_path(backup).read_text()))
+    marker = read(backup)
     start_database(backup, say)
     ledger = Ledger.load(paths)
     if not any(event.get("op") == marker.op for event in ledger.of("restore")):
@@ -62,7 +73,7 @@ def open_again(paths: AppPaths, backup: Backup, *, exchanged: bool) -> str:
 
     Returns what keeps archiving from going on in an exchanged database, or ''.
     """
-    marker = Marker(**json.loads(marker_path(backup).read_text()))
+    marker = read(backup)
     if marker.closed:
         maintenance.turn_off(paths, load_host())
     problem = _archive_again(backup) if exchanged else ""
@@ -84,7 +95,7 @@ def _archive_again(backup: Backup) -> str:
 
 
 def start_database(backup: Backup, say: Say) -> None:
-    """Start the live database's container and wait until it answers."""
+    """Start the live database's container, wait until it answers, and have it open to the application."""
     compose = ["docker", "compose", "--project-name", backup.container, "--file", str(backup.home / "compose.yml")]
     run([*compose, "up", "--detach", "--no-recreate"], step="restore.start", timeout=300)
     deadline = time.monotonic() + _START_SECONDS
@@ -92,6 +103,8 @@ def start_database(backup: Backup, say: Say) -> None:
         if time.monotonic() > deadline:
             raise SwitchyardError(f"{backup.container} does not answer: 'docker logs {backup.container}' says why.")
         time.sleep(0.5)
+    # A restore or a refresh may have closed it and died.
+    database.reopen(backup.container, backup.database)
     say("restore: the database answers")
 
 
@@ -104,13 +117,7 @@ def settle(paths: AppPaths, say: Say) -> Marker | None:
     backup = settings.find(paths.name)
     if backup is None or not marker_path(backup).is_file():
         return None
-    try:
-        marker = Marker(**json.loads(marker_path(backup).read_text()))
-    except (ValueError, TypeError) as error:
-        raise SwitchyardError(
-            f"{marker_path(backup)} cannot be understood: look at {backup.home}, have the right directory as data, and "
-            "remove that file."
-        ) from error
+    marker = read(backup)
     copy = Copy(backup, f"{backup.name}-restoring", Path(marker.new))
     copy.remove_container()
     if marker.stage == "swapping" and not backup.live_data.exists():

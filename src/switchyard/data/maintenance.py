@@ -21,14 +21,17 @@ def enter(op: Operation) -> None:
         colours.stop(op.paths.name, colour)
 
 
-def leave(op: Operation, until: str) -> str:
+def leave(op: Operation, until: str, target: str = "") -> str:
     """Start the release that fits the restored database; returns a sentence about it.
 
-    That is the live one, unless its migration came after `until`: then the one that was live at that time.
+    That is the live one, unless its migration came after `until`: then the one that was live at that time. One host of
+    several releases nothing by itself: the sentence says what to deploy.
     """
     pointer = phases.live_pointer(op.paths)
     if pointer is None:
-        return "Nothing was live: deploy a release."
+        return f"Nothing is live on this host: {_next(until, target)}."
+    if op.paths.note.is_file() and not _has_schema_of(op, pointer.release):
+        return f"WARNING: {pointer.release} on these hosts migrated after {until}: {_next(until, target)}."
     fitting = _fitting(op, pointer.release, until)
     try:
         if fitting == pointer.release:
@@ -48,11 +51,26 @@ def leave(op: Operation, until: str) -> str:
     return f"{fitting}, which was live then, serves; set app_version to it."
 
 
+def _next(until: str, target: str) -> str:
+    """What to deploy where nobody here knows it, or may do it."""
+    number = target.removeprefix("before-deploy=") if target.startswith("before-deploy=") else ""
+    fits = (
+        f"the one before {number}, or {number} itself"
+        if number
+        else f"the one that was live at {until}, or a later one"
+    )
+    return f"deploy a release that fits the data ('switchyard history': {fits}, which then migrates again)"
+
+
+def _has_schema_of(op: Operation, release: str) -> bool:
+    record = records.load(op.paths, release)
+    migration = record.request.migration
+    return migration is None or record.digests.get(migration.service, "") in op.ledger.migrated()
+
+
 def _fitting(op: Operation, live: str, until: str) -> str:
     """The release whose schema the restored database has."""
-    record = records.load(op.paths, live)
-    migration = record.request.migration
-    if migration is None or record.digests.get(migration.service, "") in op.ledger.migrated():
+    if _has_schema_of(op, live):
         return live
     moment = datetime.fromisoformat(until)
     before = [

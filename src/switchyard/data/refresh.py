@@ -62,7 +62,7 @@ def refresh(op: Operation, order: Order) -> None:
 
 def _under_marker(op: Operation, backup: Backup, order: Order) -> None:
     from_where = source.of(backup, order.repository)
-    succession.settle(op.paths, op.say)
+    restore.settle(op.paths, op.host, op.say)
     succession.clean(backup)
     succession.mark(backup, Marker(op.id))
     exchanging = False

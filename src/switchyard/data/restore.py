@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from switchyard.data import backup as backups
-from switchyard.data import database, exchange, maintenance, pgbackrest, settings, state, targets
+from switchyard.data import database, exchange, maintenance, pgbackrest, settings, state, succession, targets
 from switchyard.data.copy import Copy, scratch
 from switchyard.data.settings import Backup
 from switchyard.engine import docker
 from switchyard.engine import maintenance as pages
 from switchyard.engine.effects import run
-from switchyard.engine.layout import AppPaths
+from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
@@ -107,6 +107,8 @@ def _make(copy: Copy, choice: targets.Choice, say: Say, *, to_be_live: bool = Fa
     say(f"restore: files are there after {time.monotonic() - began:.0f} s, replaying WAL")
     copy.start(choice.chosen, to_be_live=to_be_live)
     copy.wait_ready(say)
+    # Its moment may be one at which a restore had closed it.
+    database.reopen(copy.name, copy.backup.database)
     seconds = time.monotonic() - began
     say(f"restore: the copy takes writes after {seconds:.0f} s")
     return seconds
@@ -146,6 +148,7 @@ def _into_scratch(op: Operation, backup: Backup, target: pgbackrest.Target, repo
 
 
 def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, repository: str) -> None:
+    left_closed = _settle_earlier(op, backup)
     stamp = op.id.partition("-")[0]
     new, old = backup.home / f"data.new-{stamp}", backup.home / f"data.before-{stamp}"
     copy = Copy(backup, f"{backup.name}-restoring", new)
@@ -153,7 +156,7 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
         choice = choose(backup, target, repository, op.paths)
         copy.require_space(choice.chosen.size)
         alive = database.answers(backup.container)
-        closed = not pages.is_on(op.paths)
+        closed = left_closed or not pages.is_on(op.paths)
         timeline = _timeline(backup) if alive else 0
         exchange.mark(
             backup, exchange.Marker(op.id, "restoring", str(new), str(old), "", str(choice.target), timeline, closed)
@@ -161,6 +164,9 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
     with op.phase("stop"):
         op.say("restore: users get 503 from here on")
         maintenance.enter(op)
+        if alive:
+            # Also to applications on other hosts: what they write from here on would be lost unsaid.
+            database.close(backup.container, backup.database)
         stopped = state.now()
     with op.phase("last backup"):
         saved = _last_backup(op, backup, backup.number(repository) if repository else 1, alive=alive)
@@ -182,7 +188,7 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
         exchange.conclude(op.paths, backup, op.say)
         op.ledger = Ledger.load(op.paths)
     with op.phase("serve"):
-        served = maintenance.leave(op, until)
+        served = maintenance.leave(op, until, str(choice.target))
         problem = exchange.open_again(op.paths, backup, exchanged=True)
     with op.phase("full backup"):
         warning = (f" WARNING: {problem}" if problem else "") + _full_backup(op, backup)
@@ -192,6 +198,37 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
         f"The database is as of {until}; at most {lost} s of writes were lost. {served} The old data is kept in {old}: "
         f"when you do not need it, 'sudo switchyard restore-forget {backup.name}' removes it.{warning}"
     )
+
+
+def _settle_earlier(op: Operation, backup: Backup) -> bool:
+    """Put right what an earlier restore left that died; tells whether its maintenance page is left to take away."""
+    if not exchange.marker_path(backup).is_file():
+        return False
+    closed = exchange.read(backup).closed
+    try:
+        settle(op.paths, op.host, op.say)
+    except SwitchyardError as error:
+        if not backup.live_data.exists():
+            raise
+        # Its database does not come up, and is what this restore replaces.
+        op.say(f"restore: {error.message}")
+        return closed
+    op.ledger = Ledger.load(op.paths)
+    return False
+
+
+def settle(paths: AppPaths, host: HostConfig, say: Say) -> None:
+    """Have one whole database, and the release that fits it, after a restore or a refresh that died. Safe to repeat.
+
+    The caller holds the application's lock.
+    """
+    if restored := exchange.settle(paths, say):
+        op = Operation.open(restored.op, "restore", "recover", paths, host)
+        op.ledger = Ledger.load(paths)
+        say(f"recover: {maintenance.leave(op, restored.until, restored.target)}")
+        if problem := exchange.open_again(paths, settings.load(paths.name), exchanged=True):
+            say(f"recover: {problem}")
+    succession.settle(paths, say)
 
 
 def _timeline(backup: Backup) -> int:

@@ -128,10 +128,6 @@ def undo(backup: Backup, say: backups.Say) -> None:
     """Have the data as it was before a refresh that failed or died. Safe to repeat; `conclude` comes after it."""
     clean(backup)
     exchange.start_database(backup, say)
-    if exists(backup, backup.database):
-        # It was closed for the renames, perhaps.
-        name = database.identifier(backup.database)
-        database.sql(backup.container, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true", step="refresh.reopen")
     if read(backup).stage == "renaming" and exists(backup, former(backup)):
         pairs = [(former(backup), backup.database)]
         if exists(backup, backup.database):

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from switchyard.data import exchange, maintenance, settings, succession
+from switchyard.data import exchange, restore, succession
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, edge, handover, phases, ports, prune, records, rejoin
 from switchyard.engine import lease as leases
@@ -132,14 +132,8 @@ def _settle_edge(_paths: AppPaths, _host: HostConfig, _ledger: Ledger, say: Say)
 
 def _settle_database(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:
     """A restore or a refresh that died leaves one whole database, the old or the new, and the release that fits it."""
-    if restored := exchange.settle(paths, say):
-        op = Operation.open(restored.op, "restore", "recover", paths, host)
-        op.ledger = Ledger.load(paths)
-        say(f"recover: {maintenance.leave(op, restored.until)}")
-        if problem := exchange.open_again(paths, settings.load(paths.name), exchanged=True):
-            say(f"recover: {problem}")
-        ledger.events = Ledger.load(paths).events
-    succession.settle(paths, say)
+    restore.settle(paths, host, say)
+    ledger.events = Ledger.load(paths).events
 
 
 def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say) -> None:

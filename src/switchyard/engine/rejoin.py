@@ -1,12 +1,14 @@
 """Repairs one host of several, alone: what it can know without its coordinator.
 
-Two things are made true: the edge points at what was last proven on it, and what is live runs. A colour that is not
+Three things are made true: a database here is a whole one, the edge points at what was last proven on it, and what is
+live runs. A colour that is not
 live is left alone, since another edge may still use it; the coordinator's next command settles the rest.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from switchyard.data import restore
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, edge, phases, ports, prune, records
 from switchyard.engine import lease as leases
@@ -22,12 +24,12 @@ Say = Callable[[str], None]
 
 
 def repair(paths: AppPaths, host: HostConfig, say: Say, *, after: str) -> SwitchyardError | None:
-    """Make both true; the caller holds the lock. Returns the first thing that could not be put right."""
+    """Make all true; the caller holds the lock. Returns the first thing that could not be put right."""
     if ports.is_lost():
         say("recover: the port plan is missing and is read back from Docker")
         ports.rebuild(docker.labelled())
     problem: SwitchyardError | None = None
-    for settle in (_settle_instances, _settle_pointer, _settle_probation, _settle_records):
+    for settle in (restore.settle, _settle_instances, _settle_pointer, _settle_probation, _settle_records):
         try:
             settle(paths, host, say)
         except SwitchyardError as error:
