@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 from switchyard.data import backup as backups
 from switchyard.data import copy, dump, operations, restore, state
 from switchyard.data.settings import Backup
+from switchyard.engine import effects, layout
 from switchyard.errors import SwitchyardError
 from tests.unit.data_world import answer
 from tests.unit.engine_world import World
@@ -154,3 +156,31 @@ def test_a_backup_by_hand_closes_the_alert_of_the_one_that_failed(
     operations.perform(op, {"type": "full"})
     assert op.result.code == 0 and op.result.message.startswith("20260102-030405F of shop-test is in local, away")
     assert [news["kind"] for news in world.news()] == ["backup.failed", "backup.failed.over"]
+
+
+# Uploaded files
+
+
+def test_uploaded_files_are_taken_from_where_the_application_has_them(world: World, backup: Backup) -> None:
+    local, shared = layout.STATE / "shop-test" / "volumes" / "uploads", world.root / "mnt" / "media"
+    backup = replace(backup, volumes=[str(local), str(shared)])
+    answer(world, "^restic", 0)
+    shared.mkdir(parents=True)
+    # Before the application's own role has run, its directories are nobody's fault.
+    assert backups._back_up_files(backup, lambda _: None) == []
+    local.mkdir(parents=True)
+    assert backups._back_up_files(backup, lambda _: None) == []
+    (*_, first, second) = [argv for argv in world.ran("restic") if "backup" in argv]
+    assert first[-2:] == [str(local), str(shared)] == second[-2:]
+    assert world.news() == []
+
+
+def test_uploaded_files_that_are_out_of_reach_are_named_and_alerted(world: World, backup: Backup) -> None:
+    local, shared = str(layout.STATE / "shop-test" / "volumes" / "uploads"), "/mnt/nothing/here"
+    answer(world, "^restic", 0)
+    apart = replace(world.host, groups=["db"])
+    effects.replace_file(layout.HOST_FILE, json.dumps(vars(apart)), step="test.host")
+    assert backups._back_up_files(replace(backup, volumes=[local, shared]), lambda _: None) == []
+    (news,) = world.news()
+    assert news["kind"] == "backup.files" and news["severity"] == "warning"
+    assert f"are in no backup: {local}, {shared} is no directory on vm1" in news["title"]

@@ -24,7 +24,8 @@ def variables(**more: Any) -> dict[str, Any]:
         "retention_days": 30,
         "process_max": 2,
         "settings": {},
-        "services": {"api": {"volumes": {"uploads": "/data"}, "database": True}, "web": {}},
+        "services": {"api": {"volumes": {"uploads": "/data"}, "database": True}, "web": {"volumes": {"media": "/m"}}},
+        "shared_volumes": {"media": "/mnt/media"},
         "repositories": [S3, SFTP],
         "passphrase": "pass-canary",
         "assertions": [],
@@ -84,7 +85,7 @@ def test_every_repository_is_configured_by_number_and_never_drops_wal() -> None:
     ):
         assert line in text.splitlines()
     assert "archive-push-queue-max" not in text
-    assert found.volumes == ["uploads"]
+    assert found.volumes == ["/mnt/media", "/var/lib/switchyard/shop-staging/volumes/uploads"]
     assert found.drill.application_services == ["api"]
     assert found.number("other") == 3
 

@@ -8,6 +8,7 @@ from typing import Any
 from switchyard.control import standby
 from switchyard.data import repositories
 from switchyard.data.settings import Backup, parse
+from switchyard.engine.layout import STATE
 from switchyard.errors import Exit, SwitchyardError
 
 _DRILL = (
@@ -38,6 +39,7 @@ def from_inventory(values: Mapping[str, Any], *, replica: bool = False) -> dict[
         "data_path": "/",
         "pgdata": "/",
         "services": values["app_services"],
+        "shared_volumes": values["app_shared_volumes"],
         "replica": replica,
     }
 
@@ -72,7 +74,7 @@ def build(variables: Mapping[str, Any]) -> Backup:
         "retention_days": int(variables["retention_days"]),
         "process_max": int(variables["process_max"]),
         "settings": {str(key): str(value) for key, value in variables["settings"].items()},
-        "volumes": sorted({volume for service in services.values() for volume in service.get("volumes") or {}}),
+        "volumes": _volumes(variables),
         "repositories": [repositories.public(one) for one in given(variables)],
         "deploy_needs_drill_days": int(variables["deploy_needs_drill_days"]),
         "replica": bool(variables["replica"]),
@@ -85,6 +87,13 @@ def build(variables: Mapping[str, Any]) -> Backup:
         },
     }
     return parse(data, "backup_")
+
+
+def _volumes(variables: Mapping[str, Any]) -> list[str]:
+    """Where the application's uploaded files lie, as `compose/app.yml.j2` mounts them."""
+    names = {volume for service in variables["services"].values() for volume in service.get("volumes") or {}}
+    folder = f"{STATE}/{variables['app']}-{variables['environment']}/volumes"
+    return sorted(str(variables["shared_volumes"].get(name) or f"{folder}/{name}") for name in names)
 
 
 def _identity(variables: Mapping[str, Any]) -> standby.Identity | None:

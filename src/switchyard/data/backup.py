@@ -13,7 +13,7 @@ from switchyard.data.copy import require_space, sweep
 from switchyard.data.settings import OPS_DATABASE, Backup, Repository
 from switchyard.engine import docker
 from switchyard.engine.effects import exclusive, replace_file, run
-from switchyard.engine.layout import STATE
+from switchyard.engine.layout import STATE, load_host
 from switchyard.errors import Exit, SwitchyardError
 
 Say = Callable[[str], None]
@@ -75,7 +75,9 @@ def back_up(backup: Backup, kind: str, say: Say) -> str:
     if problems:
         raise SwitchyardError(f"The backup of {backup.name} is not whole: {'; '.join(problems)}.")
     places = ", ".join(repository.name for repository in backup.repositories)
-    return f"{labels[0]} of {backup.name} is in {places}, verified, after {time.monotonic() - began:.0f} s."
+    missing = out_of_reach(backup)
+    warning = f" WARNING: {missing}" if missing else ""
+    return f"{labels[0]} of {backup.name} is in {places}, verified, after {time.monotonic() - began:.0f} s.{warning}"
 
 
 def require_archiving(backup: Backup) -> None:
@@ -282,14 +284,27 @@ def _segment_bytes(backup: Backup) -> int:
 # Uploaded files and dumps
 
 
-def volumes(backup: Backup) -> list[Path]:
-    """The directories of uploaded files that exist on this host."""
-    folder = STATE / str(backup.name) / "volumes"
-    return [folder / name for name in backup.volumes if (folder / name).is_dir()]
+def out_of_reach(backup: Backup) -> str:
+    """Which uploaded files are in no backup, and what to do; '' when all of them are."""
+    folder, host = STATE / str(backup.name) / "volumes", load_host()
+    # The role that makes them comes after the first backup.
+    awaited = "app" in host.groups and not folder.is_dir()
+    missing = [path for path in map(Path, backup.volumes) if not path.is_dir()]
+    named = ", ".join(str(path) for path in missing if not (awaited and path.is_relative_to(folder)))
+    if not named:
+        return ""
+    return (
+        f"uploaded files are in no backup: {named} is no directory on {host.name}. Have it mounted there, too, from a "
+        "storage that is named in app_shared_volumes."
+    )
 
 
 def _back_up_files(backup: Backup, say: Say) -> list[str]:
-    paths = [str(path) for path in (*volumes(backup), backup.dumps) if path.is_dir()]
+    paths = [str(path) for path in (*map(Path, backup.volumes), backup.dumps) if path.is_dir()]
+    missing = out_of_reach(backup)
+    state.alert(backup, "files", missing, severity="warning")
+    if missing:
+        say(f"backup: {missing}")
     problems = []
     for repository in backup.repositories:
         say(f"backup: files to {repository.name}")

@@ -84,6 +84,7 @@ class Backup:
     process_max: int = 2
     settings: dict[str, str] = field(default_factory=dict)
     volumes: list[str] = field(default_factory=list)
+    """Directories of uploaded files; on a host of the database alone they may be out of reach."""
     drill: DrillSettings = field(default_factory=DrillSettings)
     deploy_needs_drill_days: int = 0
     replica: bool = False
