@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from switchyard.data import backup as backups
-from switchyard.data import copy, dump, operations, restore, state
+from switchyard.data import copy, database, drill, dump, operations, pgbackrest, restore, state, targets
 from switchyard.data.settings import Backup
 from switchyard.engine import effects, layout
 from switchyard.errors import SwitchyardError
@@ -184,3 +185,55 @@ def test_uploaded_files_that_are_out_of_reach_are_named_and_alerted(world: World
     (news,) = world.news()
     assert news["kind"] == "backup.files" and news["severity"] == "warning"
     assert f"are in no backup: {local}, {shared} is no directory on vm1" in news["title"]
+
+
+# Drills
+
+
+def report(plan: str, **more: object) -> drill.Report:
+    """A drill that went well."""
+    checks = [drill.Check("every row can be read", ok=True)]
+    return drill.Report("id", "shop-test", "now", plan, backup="F", repository="local", checks=checks, **more)  # type: ignore[arg-type]
+
+
+def test_a_drill_publishes_no_loss_that_it_did_not_measure(world: World, backup: Backup) -> None:
+    world.release(1, "blue")
+    drill._publish(backup, report("time"), 1)
+    drill._publish(backup, report("latest", rpo_seconds=31.0, application="0001-1.0.0"), 2)
+    past, newest = world.ledger().of("drill")
+    assert (past["rpo_seconds"], past["application"]) == (None, "")
+    assert (newest["rpo_seconds"], newest["application"]) == (31.0, "0001-1.0.0")
+    assert "RPO" not in report("time").sentence
+    assert report("time").sentence.endswith("; the application was not started here.")
+    assert report("latest", rpo_seconds=31.0, application="x").sentence.endswith("RTO 0 s, RPO 31 s.")
+
+
+def test_a_copy_in_which_nothing_tells_the_loss_has_not_passed(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    kept = pgbackrest.Kept("F", "full", moment, moment, 1, 1)
+    monkeypatch.setattr(drill, "_choose", lambda *_: targets.Choice(pgbackrest.Target("latest"), kept, [], None))
+    monkeypatch.setattr(restore, "make", lambda *_: 1.0)
+    monkeypatch.setattr(drill, "_newest", lambda _: None)
+    found = report("latest")
+    drill._restore(backup, copy.drill_copy(backup), found, moment, lambda _: None)
+    assert not found.ok and "no heartbeat" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("live", "problem"), [("public.kept\n", ""), ("public.kept\npublic.gone\n", "table public.gone is missing")]
+)
+def test_a_table_that_was_dropped_since_the_count_is_not_taken_for_lost(
+    backup: Backup, monkeypatch: pytest.MonkeyPatch, live: str, problem: str
+) -> None:
+    answers = {
+        "drill.inventory": "public.kept 9\npublic.gone 9",
+        "drill.count": "public.kept t 9",
+        "drill.tables": live,
+    }
+
+    def sql(_: str, __: str, *, step: str, **___: object) -> list[list[str]]:
+        return [line.split() for line in answers[step].splitlines()]
+
+    monkeypatch.setattr(database, "sql", sql)
+    check = drill.compare_rows(backup, copy.drill_copy(backup))
+    assert (check.ok, check.detail) == (not problem, problem or "9 in 1 tables")

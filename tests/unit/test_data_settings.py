@@ -33,6 +33,7 @@ def variables(**more: Any) -> dict[str, Any]:
         "memory_mb": 512,
         "row_tolerance_percent": 20,
         "max_age_days": 8,
+        "dump_max_age_days": 8,
         "noticing_seconds": 300,
         "deciding_seconds": 600,
         "rto_limit_seconds": 3600,

@@ -307,7 +307,7 @@ def test_the_hosts_own_figures_have_their_own_times(live: World, monkeypatch: py
     assert len(told) == 5
 
 
-def test_a_backup_and_a_drill_that_are_late_are_told(live: World) -> None:
+def test_a_backup_a_dump_and_a_drill_that_are_late_are_told(live: World) -> None:
     settings = {
         "app": NAME.app, "environment": NAME.environment, "image": "i", "database": "d", "uid": 999, "data_path": "/",
         "pgdata": "/", "repositories": [{"name": "local"}], "directory": str(live.root / "backups"),
@@ -317,14 +317,15 @@ def test_a_backup_and_a_drill_that_are_late_are_told(live: World) -> None:
     state = live.root / "var/lib/switchyard/backup" / str(NAME) / "state"
     state.mkdir(parents=True)
     long_ago = {"ok": False, "at": "2020-01-01T00:00:00+00:00", "succeeded_at": "2020-01-01T00:00:00+00:00"}
-    for job in ("backup", "drill"):
+    for job in ("backup", "dump", "drill"):
         (state / f"{job}.json").write_text(json.dumps({"job": job, "message": "no", **long_ago}))
-    first, second = one_round(live)
+    first, second, third = one_round(live)
     assert first.startswith(f"{NAME}: the last backup that succeeded is ") and "at most 26 h" in first
-    assert second.startswith(f"{NAME}: the last restore drill that succeeded is ") and "at most 192 h" in second
+    assert second.startswith(f"{NAME}: the last logical dump that succeeded is ") and "at most 192 h" in second
+    assert third.startswith(f"{NAME}: the last restore drill that succeeded is ") and "at most 192 h" in third
     (backups.FOLDER / f"{NAME}.json").unlink()
     told = [title for _ in range(24) for title in one_round(live)]
-    assert len(told) == 2 and all(title.startswith("over after ") for title in told)
+    assert len(told) == 3 and all(title.startswith("over after ") for title in told)
 
 
 def test_what_cannot_be_looked_at_is_told_in_the_end(live: World, monkeypatch: pytest.MonkeyPatch) -> None:

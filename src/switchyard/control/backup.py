@@ -77,6 +77,7 @@ def build(variables: Mapping[str, Any]) -> Backup:
         "volumes": _volumes(variables),
         "repositories": [repositories.public(one) for one in given(variables)],
         "deploy_needs_drill_days": int(variables["deploy_needs_drill_days"]),
+        "dump_max_age_days": int(variables["dump_max_age_days"]),
         "replica": bool(variables["replica"]),
         "standby": identity.address if identity else "",
         "drill": {key: int(variables[key]) for key in _DRILL}

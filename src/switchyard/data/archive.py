@@ -17,6 +17,8 @@ from switchyard.errors import SwitchyardError
 
 DISK_WARNING, DISK_CRITICAL = 70, 85
 """Percent of a file system in use."""
+JOBS = ("backup", "dump", "drill")
+"""Those whose absence is alerted."""
 
 _STATE = """
 SELECT (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name ~ '\\.ready$'),
@@ -120,9 +122,16 @@ def watch(backup: Backup, say: backups.Say) -> None:
 
 
 def overdue(backup: Backup, backup_hours: float) -> dict[str, str]:
-    """For `backup` and `drill`, a sentence when the last success is too long ago, or ''. The standing watch asks."""
+    """For `backup`, `dump` and `drill`, a sentence when the last success is too long ago, or ''.
+
+    The standing watch asks.
+    """
     begun = _begun(backup)
-    limits = {"backup": (backup_hours, "backup"), "drill": (backup.drill.max_age_days * 24.0, "restore drill")}
+    limits = {
+        "backup": (backup_hours, "backup"),
+        "dump": (backup.dump_max_age_days * 24.0, "logical dump"),
+        "drill": (backup.drill.max_age_days * 24.0, "restore drill"),
+    }
     return {job: _late(backup, job, hours, what, begun) for job, (hours, what) in limits.items()}
 
 

@@ -33,6 +33,11 @@ WHERE c.relkind = 'r' AND c.relpersistence = 'p'
 ORDER BY 1
 """
 
+TABLES = """
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r';
+"""
+
 
 def quoted(text: str) -> str:
     """A text as an SQL literal."""

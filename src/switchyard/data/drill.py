@@ -47,8 +47,10 @@ class Report:
     application_seconds: float = 0.0
     rto_seconds: float = 0.0
     """Noticing and deciding as configured, the restore, the start of the application."""
-    rpo_seconds: float = 0.0
-    """What a loss of the host at the drill's begin would have lost."""
+    rpo_seconds: float | None = None
+    """What a loss of the host at the drill's begin would have lost; None when a moment of the past was restored."""
+    application: str = ""
+    """The release that was started against the copy; empty when none was."""
     checks: list[Check] = field(default_factory=list)
     problem: str = ""
 
@@ -62,9 +64,11 @@ class Report:
         """The verdict for people."""
         failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.ok]
         if self.ok:
+            loss = f", RPO {self.rpo_seconds:.0f} s" if self.rpo_seconds is not None else ""
+            started = "" if self.application else "; the application was not started here"
             return (
                 f"Restore drill passed ({self.plan}, {self.backup} from {self.repository}): ready after "
-                f"{self.restore_seconds:.0f} s, RTO {self.rto_seconds:.0f} s, RPO {self.rpo_seconds:.0f} s."
+                f"{self.restore_seconds:.0f} s, RTO {self.rto_seconds:.0f} s{loss}{started}."
             )
         return f"Restore drill failed ({self.plan}): {self.problem or '; '.join(failed)}"
 
@@ -108,8 +112,10 @@ def _restore(backup: Backup, copy: Copy, report: Report, began: datetime, say: b
     report.repository = backup.repositories[choice.chosen.repository - 1].name
     report.restore_seconds = round(restore.make(copy, choice, say), 1)
     if report.plan in ("latest", "off-site"):
-        newest = _newest(copy)
-        report.rpo_seconds = round((began - newest) / timedelta(seconds=1), 1) if newest else float("inf")
+        if newest := _newest(copy):
+            report.rpo_seconds = round((began - newest) / timedelta(seconds=1), 1)
+        else:
+            report.checks.append(Check("loss of data", ok=False, detail="the copy has no heartbeat, so it is unknown"))
     elif choice.moment and (newest := _newest(copy)):
         # A moment of the past is reached exactly; how exactly is what the last transaction before it shows.
         report.checks.append(Check("target", newest <= choice.moment, f"last transaction {newest.isoformat()}"))
@@ -159,15 +165,21 @@ def _examine(backup: Backup, copy: Copy, report: Report, say: backups.Say) -> No
 
 
 def compare_rows(backup: Backup, copy: Copy) -> Check:
-    """The rows of each table against those that were counted when the backup was made."""
-    wanted = database.sql(
+    """The rows of each table against those that were counted at the last backup before the moment of the copy."""
+    counted_then = database.sql(
         copy.name, "SELECT relation, rows FROM inventory", step="drill.inventory", database=OPS_DATABASE
     )
+    wanted = {name: int(rows) for name, rows in counted_then}
     counted = database.sql(
         copy.name, f"{database.COUNT};", step="drill.count", database=backup.database, timeout=_READ_SECONDS
     )
     have = {name: int(rows) for name, _, rows in counted}
-    problems = missing_rows({name: int(rows) for name, rows in wanted}, have, backup.drill.row_tolerance_percent)
+    if wanted.keys() - have.keys():
+        # What the live database does not have either was dropped in between, and is not lost.
+        tables = database.sql(backup.container, database.TABLES, step="drill.tables", database=backup.database)
+        live = {name for (name,) in tables}
+        wanted = {name: rows for name, rows in wanted.items() if name in have or name in live}
+    problems = missing_rows(wanted, have, backup.drill.row_tolerance_percent)
     total = sum(have.values())
     return Check(
         "rows as counted at backup time", not problems, "; ".join(problems) or f"{total} in {len(have)} tables"
@@ -206,6 +218,7 @@ def _application(backup: Backup, copy: Copy, report: Report, say: backups.Say) -
     if trial is None:
         say("drill: nothing that uses the database is live here, so no application is started")
         return
+    report.application = trial.record.id
     say(f"drill: starting {trial.record.id} against the copy")
     began = time.monotonic()
     problems = trial.run(say)
@@ -222,7 +235,7 @@ def _judge(backup: Backup, report: Report) -> None:
         return
     if report.rto_seconds > limits.rto_limit_seconds:
         report.checks.append(Check("recovery time", ok=False, detail=f"{report.rto_seconds:.0f} s"))
-    if report.rpo_seconds > limits.rpo_limit_seconds:
+    if report.rpo_seconds is not None and report.rpo_seconds > limits.rpo_limit_seconds:
         report.checks.append(Check("loss of data", ok=False, detail=f"{report.rpo_seconds:.0f} s"))
 
 
@@ -243,6 +256,7 @@ def _publish(backup: Backup, report: Report, number: int) -> None:
             outcome="passed" if report.ok else "failed",
             backup=report.backup,
             repository=report.repository,
+            application=report.application,
             why=[report.problem] if report.problem else why,
             **figures,
         )

@@ -87,6 +87,7 @@ class Backup:
     """Directories of uploaded files; on a host of the database alone they may be out of reach."""
     drill: DrillSettings = field(default_factory=DrillSettings)
     deploy_needs_drill_days: int = 0
+    dump_max_age_days: int = 8
     replica: bool = False
     """Whether the database on this host follows another one; then only repositories away from that one are known."""
     standby: str = ""

@@ -311,7 +311,7 @@ def _slow(found: Look, standing: Standing, limits: Limits) -> None:
         if not _blind(found, path.stem, "backups", partial(_backups, path.stem, limits)):
             blind.add(path.stem)
     apps = {condition.app for condition in standing.conditions.values()} - blind
-    found.seen += [f"{app}/{what}" for app in apps for what in ("certificate", "backup", "drill")]
+    found.seen += [f"{app}/{what}" for app in apps for what in ("certificate", *archive.JOBS)]
 
 
 _SERVES = ("valid", "expiring", "stand-in", "not loaded")
@@ -337,4 +337,4 @@ def _backups(app: str, limits: Limits) -> list[Finding]:
     if backup is None:
         return []
     late = archive.overdue(backup, limits.backup_hours)
-    return [Finding(job, app, late[job].rstrip("."), 0.0, "critical") for job in ("backup", "drill")]
+    return [Finding(job, app, late[job].rstrip("."), 0.0, "critical") for job in archive.JOBS]
