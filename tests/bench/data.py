@@ -15,6 +15,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from switchyard.data.drill import PLANS
@@ -241,7 +242,7 @@ def power(bench: Bench, world: World) -> None:
             time.sleep(3)
             if verb:
                 data.engine(*verb)
-                wait_until(lambda name=name: under_way(data, name), 60, f"the {name} to begin")
+                wait_until(partial(under_way, data, name), 60, f"the beginning of the {name}")
                 time.sleep(2)
             else:
                 data.sql("SELECT pg_switch_wal()")

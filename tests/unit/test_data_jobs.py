@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from switchyard.data import backup as backups
-from switchyard.data import copy, database, drill, dump, operations, pgbackrest, restore, state, targets
+from switchyard.data import copy, database, drill, dump, operations, pgbackrest, point, restore, state, targets
 from switchyard.data.settings import Backup
 from switchyard.engine import effects, layout
 from switchyard.errors import SwitchyardError
@@ -21,7 +22,7 @@ from tests.unit.engine_world import World
 
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk with one gigabyte left."""
-    monkeypatch.setattr(copy.os, "statvfs", lambda _: SimpleNamespace(f_bavail=1 << 20, f_frsize=1024))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1 << 20, f_frsize=1024))
 
 
 def test_a_dump_that_would_fill_the_disk_is_refused_before_it_begins(
@@ -237,3 +238,27 @@ def test_a_table_that_was_dropped_since_the_count_is_not_taken_for_lost(
     monkeypatch.setattr(database, "sql", sql)
     check = drill.compare_rows(backup, copy.drill_copy(backup))
     assert (check.ok, check.detail) == (not problem, problem or "9 in 1 tables")
+
+
+# Before a migration
+
+
+@pytest.mark.usefixtures("backup")
+@pytest.mark.parametrize(
+    ("holder", "largest", "says"),
+    [("", 1 << 20, []), ("42 of reports", 1 << 20, ["process 42 of reports"]), ("", 1 << 30, ["takes up to 2048 MiB"])],
+)
+def test_what_a_migration_would_fail_on_is_said_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, holder: str, largest: int, says: list[str]
+) -> None:
+    full(monkeypatch)
+    monkeypatch.setattr(backups, "require_archiving", lambda _: None)
+    answer(world, " psql .*--dbname=shop", 0, f"{holder}\t{largest}\n")
+    answer(world, " psql .*--dbname=postgres", 0, "0/1\t1\t0/2\n")
+    op = world.begun()
+    said: list[str] = []
+    monkeypatch.setattr(op, "say", said.append)
+    point.make(op, "0002-2.0.0", contracts=False)
+    warnings = [line for line in said if "WARNING" in line]
+    assert len(warnings) == len(says) and all(words in line for words, line in zip(says, warnings, strict=True))
+    assert [event["name"] for event in world.ledger().of("restore-point")] == ["before-deploy-2"]

@@ -30,7 +30,7 @@ UNTIL = "2026-01-02T03:00:00+00:00"
 def marked(backup: Backup, stage: str, **changes: Any) -> Marker:
     """A restore that lies there half done."""
     new, old = backup.home / "data.new-1", backup.home / "data.before-1"
-    facts = {"until": UNTIL, "target": "latest", "timeline": 1, "closed": True} | changes
+    facts: dict[str, Any] = {"until": UNTIL, "target": "latest", "timeline": 1, "closed": True} | changes
     marker = Marker(OPERATION, stage, str(new), str(old), **facts)
     exchange.mark(backup, marker)
     return marker
@@ -143,13 +143,18 @@ def chosen() -> Choice:
 @pytest.fixture
 def restorable(world: World, backup: Backup, monkeypatch: pytest.MonkeyPatch) -> World:
     """A live database with a backup that can be restored."""
+
+    def last_backup(*_: object, **__: object) -> bool:
+        world.docker.inputs.append("last backup")
+        return True
+
     assert backup.live_data.is_dir()
     world.release(1, "blue")
     answer(world, " psql ", 0, "1\n")
     monkeypatch.setattr(restore, "choose", lambda *_: chosen())
     monkeypatch.setattr(restore, "_make", lambda copy, *_, **__: copy.folder.mkdir())
     monkeypatch.setattr(restore, "_until", lambda *_: UNTIL)
-    monkeypatch.setattr(restore, "_last_backup", lambda *_, **__: world.docker.inputs.append("last backup") or True)
+    monkeypatch.setattr(restore, "_last_backup", last_backup)
     monkeypatch.setattr(restore, "_full_backup", lambda *_: "")
     return world
 

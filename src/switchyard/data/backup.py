@@ -339,8 +339,8 @@ def restore_files(backup: Backup, name: str, snapshot: str) -> Path:
     argv, environment = repositories.restic(backup, backup.repositories[backup.number(name) - 1])
     place = backup.folder / "files"
     with alone(backup, wait=SHORT_SECONDS):
-        words = ("stats", snapshot, "--mode", "restore-size", "--json")
-        told = run([*argv, *words], step="files.size", environment=environment, timeout=1800)
+        asking = ("stats", snapshot, "--mode", "restore-size", "--json")
+        told = run([*argv, *asking], step="files.size", environment=environment, timeout=1800)
         require_space(place, int(json.loads(told.out)["total_size"]), "what is restored")
         words = ("restore", snapshot, "--target", str(place))
         run([*argv, *words], step="files.restore", environment=environment, timeout=6 * HOURS)
