@@ -248,6 +248,37 @@ def test_hosts_are_moved_one_by_one_without_a_lost_request(lab: FleetLab) -> Non
     lab.deploy(NEW)
 
 
+@contextlib.contextmanager
+def killed_there(lab: FleetLab, host: str, version: str) -> Iterator[None]:
+    """Whatever of a version runs on a host is killed at once."""
+    mark = "/run/switchyard-killing"
+    found = """docker ps --filter label=switchyard.colour --format '{{.ID}} {{.Label "switchyard.release"}}'"""
+    kill = f"{found} | awk '/-{version}$/ {{print $1}}' | xargs -r docker kill"
+    script = f'touch {mark}; setsid sh -c "$1" >/dev/null 2>&1 &'
+    lab.hosts[host].exec(["sh", "-c", script, "sh", f"while test -e {mark}; do {kill}; sleep 0.2; done"])
+    try:
+        yield
+    finally:
+        lab.hosts[host].exec(["rm", "-f", mark])
+
+
+def test_hosts_moved_one_by_one_go_back_without_a_lost_request_when_one_is_ill(lab: FleetLab) -> None:
+    before = lab.status()["live"]["release"]
+    with load(lab) as running:
+        with killed_there(lab, APPS[1], OLD):
+            text = lab.deploy(OLD, "-e", "app_rolling=1", "-e", "app_probation_seconds=0", check=False)
+        assert served_under_load(lab, *APPS) == addresses(lab)
+        report = running.stop()
+    assert text.count("drained, replaced, tried, put back") == len(APPS), text
+    assert f"Every host is back on {before}." in text, text
+    assert report.lost == 0 and report.duplicated == 0, report.summary()
+    # Both were at work: the first host had moved when the second one fell ill.
+    assert {OLD, NEW} <= set(report.by_release)
+    said = lab.status()
+    assert (said["live"]["release"], said["mixed"], said["disagreements"]) == (before, False, [])
+    assert lab.running(APPS) == {name: {before} for name in APPS}
+
+
 def test_a_host_joins_a_live_environment_without_a_lost_request(lab: FleetLab) -> None:
     third = "fleet-app-3"
     lab.boot(third)

@@ -287,6 +287,14 @@ def unhealthy(fleet: Fleet, host: str, verb: str) -> None:
     _from(fleet, host, verb, act)
 
 
+def ill(fleet: Fleet, host: str, verb: str) -> None:
+    def act() -> str:
+        fleet.machines[host].sick |= {"0001-1.0.0", "0002-1.1.0"}
+        return ""
+
+    _from(fleet, host, verb, act)
+
+
 def heal(fleet: Fleet) -> None:
     for name, machine in fleet.machines.items():
         machine.up, machine.full, machine.dies_after = True, False, -1
@@ -673,6 +681,62 @@ def test_rolling_that_fails_on_a_host_goes_back_on_all(fleet: Fleet, sick: str) 
     whole(fleet, "1.0.0")
     heal(fleet)
     assert fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)["code"] == 0
+    whole(fleet, "1.1.0")
+
+
+def outages(fleet: Fleet) -> list[str]:
+    """Filled with every effect, on any host, at which an edge has nobody who answers."""
+    seen: list[str] = []
+    for machine in fleet.machines.values():
+
+        def effect(name: str = machine.name, before: Callable[[], None] = machine.effect) -> None:
+            before()
+            seen.extend(f"{name}: {edge} serves nothing" for edge in fleet.names("edge") if not fleet.serves(edge))
+
+        machine.effect = effect  # type: ignore[method-assign]
+    return seen
+
+
+@pytest.mark.parametrize("sick", [APP_1, APP_2])
+def test_rolling_that_goes_back_never_stops_what_alone_serves(pair: Fleet, sick: str) -> None:
+    pair.deploy("1.0.0")
+    pair.machines[sick].sick.add("0002-1.1.0")
+    nobody = outages(pair)
+    done = pair.deploy("1.1.0", rolling=1, probation_seconds=0.0)
+    assert done["code"] == Exit.REVERTED and "Every host is back on 0001-1.0.0." in done["message"], pair.said
+    assert nobody == []
+    whole(pair, "1.0.0")
+    # There is no room for both colours, so recovery has started none beside it.
+    assert [pair.runs(app, "green") for app in pair.names("app")] == ["", ""]
+
+
+def test_what_is_taken_back_is_drained_at_the_edge_first(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    fleet.machines[APP_2].sick.add("0002-1.1.0")
+    fleet.calls.clear()
+    fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
+    orders = [call for call in fleet.calls if call[1] in ("start", "switch", "drain")]
+    _, _, *back = [index for index, call in enumerate(orders) if call[1] == "start"]
+    assert [orders[index - 2 : index + 1] for index in back] == [
+        [(APP_2, "start"), (EDGE_1, "drain"), (APP_2, "start")],
+        [(EDGE_1, "switch"), (EDGE_1, "drain"), (APP_1, "start")],
+    ]
+
+
+@pytest.mark.parametrize("breakage", [ssh_gone, ill], ids=lambda f: f.__name__)
+def test_when_no_other_host_can_go_back_the_one_that_serves_goes_on(
+    fleet: Fleet, breakage: Callable[[Fleet, str, str], None]
+) -> None:
+    fleet.deploy("1.0.0")
+    nobody = outages(fleet)
+    breakage(fleet, APP_2, "start")
+    done = fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
+    assert done["code"] == Exit.FAILED and "No host could go back to 0001-1.0.0" in done["message"], fleet.said
+    assert (fleet.serves(EDGE_1), nobody) == ("1.1.0", [])
+    pointer = fleet.pointer(EDGE_1)
+    assert pointer and not pointer.rolling and hosts(*fleet.upstream(EDGE_1)) == [APP_1]
+    heal(fleet)
+    assert fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)["code"] == 0, fleet.said
     whole(fleet, "1.1.0")
 
 

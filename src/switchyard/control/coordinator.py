@@ -221,7 +221,7 @@ class Coordinator:
             hosts.say(
                 f"recover: {live.release} was rolled out to some hosts only; they go back to {live.previous} first"
             )
-            self._rolling.unroll(live.previous, other(live.colour))
+            self._rolling.unroll(live.previous, other(live.colour), DRAIN_SECONDS)
             return
         settled = replace(live, probation=False)
         apart = [edge for edge in hosts.edges if found[edge] != settled.mark()]

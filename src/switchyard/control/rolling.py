@@ -1,10 +1,10 @@
 """A release that moves host after host, for hosts that have no room for both colours: drain, replace, try, put back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from switchyard.control.edges import PROOF_SECONDS, Edges
-from switchyard.control.rounds import Hosts, Targets, merged
+from switchyard.control.rounds import Hosts, Targets, failures, merged
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import Colour, other
@@ -21,13 +21,13 @@ class Rolling:
 
         Raises `SwitchyardError`: refused, or every host is back on the old release.
         """
-        hosts, edges, old = self._hosts, self._edges, self._edges.live
+        hosts, old = self._hosts, self._edges.live
         if old is None or batch >= len(hosts.apps):
             raise SwitchyardError(
                 f"app_rolling is {batch} of {len(hosts.apps)} application hosts: some have to serve meanwhile.",
                 Exit.PREFLIGHT,
             )
-        before = {host: self._serving(host, old) for host in hosts.apps}
+        before = {host: self._serving(host, old.release, old.colour) for host in hosts.apps}
         # A host that serves nothing yet is no loss while it is prepared.
         queue = sorted(hosts.apps, key=lambda host: bool(before[host]))
         after: dict[str, Targets] = {}
@@ -47,35 +47,65 @@ class Rolling:
                 self._point(release, new, after, rest, final=not rest)
         except SwitchyardError as error:
             hosts.say(f"FAILED: {error.message}")
-            edges.live = replace(old, members={old.colour: merged([*before.values()])})
-            self.unroll(old.release, old.colour)
-            raise SwitchyardError(
-                f"{error.message} Every host is back on {old.release}.", Exit.REVERTED, error.details
-            ) from error
+            back = self.unroll(old.release, old.colour, drain)
+            raise _gave_up(error, back, hosts.count("app"), old.release, release) from error
         hosts.result.changed, hosts.result.colour = True, new
 
-    def unroll(self, release: str, colour: Colour) -> None:
-        """Every host back to the release that was live before hosts were moved one by one."""
-        hosts = self._hosts
-        hosts.look()
-        still = {
-            host: hosts.facts[host]["colours"][colour]["targets"]
-            for host in hosts.apps
-            if hosts.has(host, release, colour)
-        }
-        for moved in ([], [host for host in hosts.apps if host not in still]):
-            if moved:
-                fields = {"release": release, "colour": colour, "stop": other(colour), "records": self._edges.records}
-                started = hosts.give_all("start", moved, "start", **fields)
-                still |= {host: started[host]["data"]["targets"] for host in moved}
-            if still:
-                served = merged([still[host] for host in hosts.apps if host in still])
-                self._edges.put_back(Pointer(release, colour, members={colour: served}), hosts.edges)
+    def unroll(self, release: str, colour: Colour, drain: float) -> list[str]:
+        """Every host back to the release that was live before hosts were moved one by one; returns those that are.
 
-    def _serving(self, host: str, live: Pointer) -> Targets:
-        if not self._hosts.has(host, live.release, live.colour):
+        Hosts that the edges use come last and are drained first: until another one serves, they are all there is. When
+        no other one can, they stay as they are.
+        """
+        hosts, edges = self._hosts, self._edges
+        hosts.look()
+        if edges.live and edges.disagree():
+            # One edge may be a step further, and use what shall go back first.
+            edges.put_back(edges.live, hosts.edges)
+        used = [host for host in hosts.apps if self._is_used(host)]
+        # What its host's own recovery has just started is not healthy yet: it gets an order as the others do.
+        still = {host: serving for host in used if (serving := self._serving(host, release, colour))}
+        self._use(still, release, colour)
+        for moved in ([host for host in hosts.apps if host not in used], [host for host in used if host not in still]):
+            if moved and (still or moved[0] not in used):
+                still |= self._return(moved, release, colour, drain)
+                self._use(still, release, colour)
+        live = edges.live
+        if not still and live and live.rolling:
+            forward = replace(live, previous="", members={live.colour: live.members[live.colour]}, rolling=False)
+            edges.put_back(forward, hosts.edges)
+        return [host for host in hosts.apps if host in still]
+
+    def _return(self, moved: Sequence[str], release: str, colour: Colour, drain: float) -> dict[str, Targets]:
+        """Have hosts run the old release again; returns where those listen that do, and names the others."""
+        hosts, new = self._hosts, other(colour)
+        leaving = [target for host in moved for target in _flat(hosts.facts[host]["colours"][new]["targets"])]
+        hosts.give("start", {edge: {"verb": "drain", "targets": leaving, "within": drain} for edge in hosts.edges})
+        order = {"verb": "start", "release": release, "colour": colour, "stop": new, "records": self._edges.records}
+        order["pointer"] = Pointer(release, colour).mark()
+        started = hosts.give("start", dict.fromkeys(moved, order))
+        for host, error in failures(started).items():
+            hosts.say(
+                f"WARNING: {host} is not back on {release} ({error.message}); the next deploy brings it up to date"
+            )
+        return {host: done["data"]["targets"] for host, done in started.items() if isinstance(done, dict)}
+
+    def _use(self, serving: Mapping[str, Targets], release: str, colour: Colour) -> None:
+        """Point the edges at these hosts alone."""
+        if served := merged([serving[host] for host in self._hosts.apps if host in serving]):
+            self._edges.put_back(Pointer(release, colour, members={colour: served}), self._hosts.edges)
+
+    def _is_used(self, host: str) -> bool:
+        """Tell whether the edges send users to what runs on a host."""
+        members = self._edges.live.members if self._edges.live else {}
+        served = {target for targets in members.values() for target in _flat(targets)}
+        colours = self._hosts.facts[host]["colours"].values()
+        return any(found["running"] and served.intersection(_flat(found["targets"])) for found in colours)
+
+    def _serving(self, host: str, release: str, colour: Colour) -> Targets:
+        if not self._hosts.has(host, release, colour):
             return {}
-        targets: Targets = self._hosts.facts[host]["colours"][live.colour]["targets"]
+        targets: Targets = self._hosts.facts[host]["colours"][colour]["targets"]
         return targets
 
     def _point(
@@ -110,3 +140,19 @@ class Rolling:
         if final:
             hosts.result.digests = done[hosts.owner]["digests"]
             hosts.result.switched_at = max(outcome["switched_at"] for outcome in done.values())
+
+
+def _flat(targets: Targets) -> list[str]:
+    return [target for some in targets.values() for target in some]
+
+
+def _gave_up(error: SwitchyardError, back: Sequence[str], count: int, old: str, new: str) -> SwitchyardError:
+    """What a release that failed on one host ends with; `back` are those of the `count` hosts that went back."""
+    if not back:
+        return SwitchyardError(
+            f"{error.message} No host could go back to {old}, so {new} goes on serving where it does.",
+            Exit.FAILED,
+            error.details,
+        )
+    who = "Every host is" if len(back) == count else f"Without the others, {', '.join(back)} went"
+    return SwitchyardError(f"{error.message} {who} back on {old}.", Exit.REVERTED, error.details)
