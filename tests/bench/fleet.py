@@ -1,11 +1,14 @@
 """Several hosts as one: one of them broken in every phase, two edges, rounds, and hosts lost and rebuilt."""
 
 import atexit
+import contextlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -17,6 +20,7 @@ import yaml
 from switchyard import PROTOCOL
 from switchyard.control import survey
 from switchyard.control.coordinator import Coordinator
+from switchyard.control.edges import MIXED_SECONDS
 from switchyard.control.ssh import FabricTransport
 from switchyard.control.transport import Answer, Member
 from switchyard.errors import SwitchyardError
@@ -30,6 +34,8 @@ VERSIONS = ("1.0.0", "1.1.0")
 KILLS = int(os.environ.get("KILLS", "20"))
 RUNS = 3
 LEASE_SECONDS = 60
+STEP = 0.05
+"""Seconds between two questions to an edge."""
 _FULL = "/var/lib/switchyard/full"
 _ILL = "/run/switchyard-ill"
 
@@ -340,6 +346,64 @@ def _dies_between(control: Control, version: str, second: str) -> None:
     time.sleep(3)
 
 
+def silent(bench: Bench) -> None:
+    """One of two edges cannot be reached any more when it is to switch: how long they answer with two releases."""
+    control, struck, windows = _control(), list[str](), list[float]()
+    for version in VERSIONS:
+        control.must(control.deploy(version))
+    second = control.lab.groups["edge"][1]
+    strike, heal = BREAKAGES["ssh gone"]
+    victim = control.lab.hosts[second]
+    for _ in range(RUNS):
+        (old,) = control.serves()
+        struck.clear()
+        polls = [_Poll(control.lab.url(edge)) for edge in control.lab.groups["edge"]]
+        try:
+            before = _strikes((second, "switch"), struck, partial(strike, victim, "switch"))
+            done = control.deploy(VERSIONS[1 - VERSIONS.index(old)], before)
+        finally:
+            heal(victim)
+            windows.append(_differed([poll.stop() for poll in polls]))
+        bench.say(f"edges differed for {windows[-1]:.2f} s: {done['code']} {done['message'][:150]}")
+        assert struck and done["code"], done
+        control.must(control.deploy(old))
+    note = ", ".join(f"{window:.2f}" for window in windows)
+    bench.add("two edges, one silent at its switch: they differ", max(windows), MIXED_SECONDS + STEP, "s", note=note)
+
+
+class _Poll:
+    """Asks one edge again and again, on new connections, what it serves."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._seen = url, list[tuple[float, str]]()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(STEP):
+            asked = time.monotonic()
+            with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=2) as answer:
+                self._seen.append((asked, answer.read().decode()))
+
+    def stop(self) -> list[tuple[float, str]]:
+        """When it was asked, and what it answered."""
+        self._stopped.set()
+        self._thread.join()
+        return self._seen
+
+
+def _differed(polls: Sequence[Sequence[tuple[float, str]]]) -> float:
+    """Seconds from the first to the last moment at which the newest answers of all were not the same."""
+    newest: dict[int, str] = {}
+    moments = []
+    for asked, edge, text in sorted((asked, edge, text) for edge, seen in enumerate(polls) for asked, text in seen):
+        newest[edge] = text
+        if len(set(newest.values())) > 1:
+            moments.append(asked)
+    return max(moments) - min(moments) + STEP if moments else 0.0
+
+
 def rounds(bench: Bench) -> None:
     """A deploy to four application hosts against one: rounds, and wall time."""
     figures: dict[int, dict[float, tuple[float, float]]] = {}
@@ -394,6 +458,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
         for kind in ("deploy", "rollback")
     },
     "two-edges": edges,
+    "silent-edge": silent,
     "rounds": rounds,
     "rebuild": rebuild,
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from switchyard.control import survey
+from switchyard.control import edges, survey
 from switchyard.data import point
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.operation import Operation
@@ -400,6 +401,41 @@ def test_when_one_edge_cannot_follow_all_go_back(pair: Fleet) -> None:
     done = pair.deploy("1.1.0")
     assert done["code"] == Exit.REVERTED
     whole(pair, "1.0.0")
+
+
+@pytest.mark.parametrize("late", [EDGE_1, EDGE_2])
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_edge_that_has_moved_does_not_wait_for_one_that_is_silent(
+    pair: Fleet, late: str, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.deploy("1.0.0")
+    monkeypatch.setattr(edges, "ANSWER_SECONDS", 0.05)
+    other = EDGE_2 if late == EDGE_1 else EDGE_1
+    seen: list[str] = []
+    back, passed = threading.Event(), {edge: pair.wires[edge].run for edge in (late, other)}
+
+    def look(argv: Any, stdin: str = "") -> Any:
+        answer = passed[other](argv, stdin)
+        seen.append(pair.serves(other))
+        if seen[-1] == "1.0.0" and "1.1.0" in seen:
+            back.set()
+        return answer
+
+    def wait(argv: Any, stdin: str = "") -> Any:
+        if '"verb": "switch"' in stdin and not back.is_set():
+            assert back.wait(30), "the other edge goes on with what this one does not have"
+            if not answers:
+                pair.wires[late].cut = lambda _: "refused"
+        return passed[late](argv, stdin)
+
+    pair.wires[other].run, pair.wires[late].run = look, wait  # type: ignore[method-assign]
+    done = pair.deploy("1.1.0")
+    assert done["code"] == Exit.REVERTED and late in done["message"], done
+    assert {pair.serves(edge) for edge in (late, other)} == {"1.0.0"}
+    heal(pair)
+    pair.expire()
+    assert pair.deploy("1.1.0")["code"] == 0, pair.said
+    whole(pair, "1.1.0")
 
 
 @pytest.mark.parametrize("first", [EDGE_1, EDGE_2])

@@ -5,7 +5,7 @@ Only their pointers move traffic. When one edge cannot follow, all go back.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,9 @@ from switchyard.names import Colour, other
 
 PROOF_SECONDS = 5.0
 MIXED_SECONDS = 2.0
-"""How long two edges may differ: the time that each is given for its proof."""
+"""How long two edges may differ, and so what each is given for its proof."""
+ANSWER_SECONDS = 1.0
+"""How long the others may take to answer once one edge has moved; the rest of `MIXED_SECONDS` is for its way back."""
 
 
 class Edges:
@@ -82,12 +84,13 @@ class Edges:
     # Forward
 
     def switch(self, pointer: Pointer) -> None:
-        """Move every edge at once; when one cannot follow, all go back."""
+        """Move every edge at once; when one cannot follow, or does not answer in time, all go back."""
         hosts, began, old = self._hosts, time.time(), self.live
         fields: dict[str, Any] = {"verb": "switch", "pointer": pointer.mark(), "within": self._within}
         fields |= {"events": self.events, "release": pointer.release, "evidence": self.evidence}
-        outcomes = hosts.give("switch", dict.fromkeys(hosts.edges, fields))
-        if failed := failures(outcomes):
+        together = _Together(hosts.edges, lambda edges: self.put_back(old, edges))
+        outcomes = hosts.give("switch", dict.fromkeys(hosts.edges, fields), told=together.told)
+        if failed := together.end() | failures(outcomes):
             self.put_back(old, [host for host in outcomes if not went_back(outcomes[host])])
             raise SwitchyardError(
                 f"{sentences(failed)} Every edge that can be reached is back on the old release.", Exit.REVERTED
@@ -173,3 +176,42 @@ class Edges:
             found = self._hosts.ask(edge, "facts", self._hosts.app)["pointer"]
             return not found or found["release"] != self._hosts.result.release
         return False
+
+
+class _Together:
+    """Has edges go back that have moved, when another one has not answered soon after: it may never do."""
+
+    def __init__(self, edges: Sequence[str], put_back: Callable[[list[str]], None]) -> None:
+        self._silent, self._put_back = set(edges), put_back
+        self._moved: list[str] = []
+        self._late: dict[str, SwitchyardError] = {}
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(ANSWER_SECONDS, self._give_up)
+
+    def told(self, edge: str, outcome: Outcome) -> None:
+        """Hear of an edge; one that has moved when it is too late goes back as well."""
+        with self._lock:
+            self._silent.discard(edge)
+            if not isinstance(outcome, dict):
+                return
+            self._moved.append(edge)
+            if self._late:
+                self._put_back([edge])
+            elif len(self._moved) == 1 and self._silent:
+                self._timer.start()
+
+    def end(self) -> dict[str, SwitchyardError]:
+        """All have been heard of, or given up; returns those that answered too late."""
+        self._timer.cancel()
+        with self._lock:
+            return self._late
+
+    def _give_up(self) -> None:
+        with self._lock:
+            for edge in sorted(self._silent):
+                self._late[edge] = SwitchyardError(
+                    f"{edge} did not answer within {ANSWER_SECONDS:g} s of {self._moved[0]}, and edges may not differ.",
+                    Exit.REVERTED,
+                )
+            if self._late:
+                self._put_back(list(self._moved))
