@@ -8,10 +8,10 @@ import shutil
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -357,7 +357,7 @@ def silent(bench: Bench) -> None:
     for _ in range(RUNS):
         (old,) = control.serves()
         struck.clear()
-        polls = [_Poll(control.lab.url(edge)) for edge in control.lab.groups["edge"]]
+        polls = [_Poll(control.lab.hosts[edge].address) for edge in control.lab.groups["edge"]]
         try:
             before = _strikes((second, "switch"), struck, partial(strike, victim, "switch"))
             done = control.deploy(VERSIONS[1 - VERSIONS.index(old)], before)
@@ -374,8 +374,8 @@ def silent(bench: Bench) -> None:
 class _Poll:
     """Asks one edge again and again, on new connections, what it serves."""
 
-    def __init__(self, url: str) -> None:
-        self._url, self._seen = url, list[tuple[float, str]]()
+    def __init__(self, address: str) -> None:
+        self._address, self._seen = address, list[tuple[float, str]]()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -383,8 +383,11 @@ class _Poll:
     def _run(self) -> None:
         while not self._stopped.wait(STEP):
             asked = time.monotonic()
-            with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=2) as answer:
-                self._seen.append((asked, answer.read().decode()))
+            with contextlib.suppress(OSError, HTTPException):
+                connection = HTTPConnection(self._address, timeout=2)
+                connection.request("GET", "/")
+                self._seen.append((asked, connection.getresponse().read().decode()))
+                connection.close()
 
     def stop(self) -> list[tuple[float, str]]:
         """When it was asked, and what it answered."""

@@ -7,8 +7,10 @@ import json
 import pytest
 
 from switchyard.engine import status
+from switchyard.engine.site import Pointer
 from switchyard.report import traffic
-from tests.unit.engine_world import NAME, World
+from switchyard.watch import state
+from tests.unit.engine_world import NAME, OPERATION, World, service
 
 
 def line(world: World, release: str, code: int = 200) -> bytes:
@@ -54,3 +56,31 @@ def test_a_ledger_that_was_changed_is_a_disagreement(world: World, live: str) ->
 def test_an_application_that_was_never_released_has_a_screen(world: World) -> None:
     text = status.text(status.status(world.paths, world.host))
     assert "live      nothing yet" in text and "no request in the last 5.0 min" in text
+
+
+def test_what_is_not_the_rule_is_listed(world: World) -> None:
+    api = service(exceptions=["writable_root"], secrets=["TOKEN"], secret_env={"TOKEN": "TOKEN"})
+    world.release(1, "blue", services={"api": api}, secrets={"TOKEN": {"value": "unseen", "uid": 1}})
+    text = status.text(status.status(world.paths, world.host))
+    assert "\n  exception api.writable_root\n" in text
+    assert "\n  env       api.TOKEN carries a secret in its environment\n" in text
+
+
+@pytest.mark.parametrize("manual", [True, False])
+def test_a_canary_shows_its_share_and_whether_somebody_has_to_promote_it(world: World, manual: bool) -> None:
+    old = world.release(1, "blue")
+    new = world.release(2, "green", canary={"steps": [5, 50], "seconds": 10.0, "manual": manual})
+    world.point(Pointer(new.id, "green", old.id, probation=True, share=5))
+    known = state.Probation(OPERATION, new.id, world.clock.now, 60.0)
+    state.save(world.paths, known, "begin", observed=9.0)
+    assert "5 % of the clients, the previous one the others\n" in status.text(status.status(world.paths, world.host))
+    state.save(world.paths, known, "progress", observed=10.0)
+    report = status.status(world.paths, world.host)
+    assert (report["share"], report["waits"]) == (5, manual)
+    assert ("; it waits for 'switchyard promote test'" in status.text(report)) == manual
+
+
+def test_the_last_verdict_is_shown_with_its_reason(world: World, live: str) -> None:
+    known = state.Probation(OPERATION, live, world.clock.now, 60.0)
+    state.save(world.paths, known, "verdict", verdict="revert", reason="12 % errors")
+    assert f"\n  verdict   revert for {live}: 12 % errors\n" in status.text(status.status(world.paths, world.host))

@@ -7,6 +7,7 @@ from typing import Any
 from switchyard.control.operations import ask
 from switchyard.control.transport import ConnectionLost, Member
 from switchyard.data import replica
+from switchyard.engine import status
 from switchyard.errors import SwitchyardError
 from switchyard.watch import alerts
 
@@ -36,6 +37,7 @@ def survey(members: Sequence[Member], app: str) -> Report:
         has = (report.get("live") or {}).get("release", "")
         if "app" in member.groups and "unreachable" not in report and has != wanted:
             disagreements.append(f"{member.name} has no part in {wanted}: the next deploy brings it up to date")
+    databases = _databases(members, app)
     followers = replicas(members, app)
     disagreements += [f"{name}: {report['problem']}" for name, report in followers.items() if report.get("problem")]
     head = reports[first] if first else {}
@@ -47,12 +49,25 @@ def survey(members: Sequence[Member], app: str) -> Report:
         "mixed": mixed,
         "operation": head.get("operation", ""),
         "bad": head.get("bad", {}),
-        "unreachable": {name: r["unreachable"] for name, r in (reports | followers).items() if "unreachable" in r},
+        "unreachable": {
+            name: r["unreachable"] for name, r in (reports | databases | followers).items() if "unreachable" in r
+        },
         "disagreements": disagreements,
-        "alerts": [alert for report in reports.values() for alert in report.get("standing", {}).get("alerts", [])],
+        "alerts": [
+            alert for report in (reports | databases).values() for alert in report.get("standing", {}).get("alerts", [])
+        ],
         "hosts": reports,
+        "databases": databases,
         "replicas": followers,
     }
+
+
+def _databases(members: Sequence[Member], app: str) -> dict[str, Report]:
+    """What each host of the database alone says of backups, disks and alerts; it has no part in what is live."""
+    hosts = [m for m in members if "db" in m.groups and not m.groups & {"app", "edge"}]
+    told = ("unreachable", "jobs", "disks", "standing")
+    found = {member.name: _one(member, ["status", app, "--json"]) for member in hosts}
+    return {name: {key: report[key] for key in told if key in report} for name, report in found.items()}
 
 
 def replicas(members: Sequence[Member], app: str) -> dict[str, Report]:
@@ -84,21 +99,34 @@ def _one(member: Member, words: list[str]) -> Report:
 
 def text(report: Report) -> str:
     """The report for a person."""
-    lines = [f"{report['app']} in {report['environment']} on {len(report['hosts'])} hosts"]
-    for edge, release in report["serves"].items():
-        lines.append(f"  {edge:<12} serves {release or 'nothing'}")
-    for name, host in report["hosts"].items():
-        if "unreachable" in host:
-            lines.append(f"  {name:<12} UNREACHABLE {host['unreachable']}")
-            continue
-        for colour, found in host["colours"].items():
-            if found["release"]:
-                lines.append(f"  {name:<12} {colour:<5} {found['release']} {'runs' if found['running'] else 'stopped'}")
-        lines += [f"  {name:<12} {line}" for line in alerts.lines(host.get("standing", _NOTHING))]
-        for instance, health in (host["live"] or {}).get("health", {}).items():
-            lines.append(f"  {name:<12}       {instance}: {health}")
-    lines += replica_lines(report["replicas"])
-    lines += [f"  bad          {release}: {reason}" for release, reason in report["bad"].items()]
-    lines.append(f"  operation    {report['operation'] or 'none'}")
-    lines += [f"  DISAGREE     {item}" for item in report["disagreements"]]
-    return "\n".join(lines)
+    reached = {name: host for name, host in report["hosts"].items() if "unreachable" not in host}
+    head = reached.get(next(iter(report["serves"]), ""))
+    lines = []
+    if head:
+        live = report["live"] and report["live"] | {"health": {}}
+        colours = [colour for host in reached.values() for colour in host["colours"].values()]
+        lines += status.release_lines(head | {"live": live}, colours) + status.schema_lines(head)
+    lines += [f"{edge:<12} serves {release or 'nothing'}" for edge, release in report["serves"].items()]
+    for name, host in (report["hosts"] | report["databases"]).items():
+        lines += [f"{name:<12} {line}" for line in _host_lines(host)]
+    lines += [line.removeprefix("  ") for line in replica_lines(report["replicas"])]
+    lines += [f"bad          {release}: {reason}" for release, reason in report["bad"].items()]
+    lines += status.allowed_lines([*reached.values()])
+    lines.append(f"operation    {report['operation'] or 'none'}")
+    lines += [f"DISAGREE     {item}" for item in report["disagreements"]]
+    title = f"{report['app']} in {report['environment']} on {len(report['hosts'])} hosts"
+    return "\n".join([title, *(f"  {line}" for line in lines)])
+
+
+def _host_lines(host: Report) -> list[str]:
+    if "unreachable" in host:
+        return [f"UNREACHABLE {host['unreachable']}"]
+    lines = []
+    for colour, found in host.get("colours", {}).items():
+        if found["release"]:
+            lines.append(f"{colour:<5} {found['release']} {'runs' if found['running'] else 'stopped'}")
+    lines += alerts.lines(host.get("standing", _NOTHING))
+    lines += [f"      {name}: {health}" for name, health in (host.get("live") or {}).get("health", {}).items()]
+    if "edge" in host.get("groups", []):
+        lines += status.traffic_lines(host["traffic"]) + status.tls_lines(host)
+    return lines + status.host_lines(host)

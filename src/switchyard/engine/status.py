@@ -1,6 +1,7 @@
 """What is so on this host: derived from pointer, Docker and ledger, and honest where the three disagree."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -21,7 +22,7 @@ from switchyard.report import facts, story, traffic
 from switchyard.report import host as hosts
 from switchyard.report.dora import duration
 from switchyard.tls import certificate
-from switchyard.watch import alerts
+from switchyard.watch import alerts, state
 
 TRAFFIC_SECONDS = 300.0
 """How far back the figures of what users got reach."""
@@ -38,6 +39,9 @@ def status(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
         "live": None,
         "previous": pointer.previous if pointer else "",
         "probation": pointer.probation if pointer else False,
+        "share": pointer.share if pointer else 100,
+        "verdict": None,
+        "waits": False,
         "colours": {},
         "operation": lease.describe() if lease else "",
         "schema": {key: schema[key] for key in ("state", "release", "schema_epoch")} if schema else None,
@@ -60,9 +64,20 @@ def status(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
         report["colours"][colour] = _colour(paths, colour)
     if pointer and not ports.is_lost() and _takes_part(paths):
         _add_live(report, paths, host)
+    if known := state.load(paths):
+        report["verdict"] = {"release": known.release, "verdict": known.verdict, "reason": known.reason}
+        report["waits"] = bool(pointer and _waits(paths, pointer, known))
     report["certificate"] = _certificate(paths)
     report["disagreements"] = disagreements(paths, ledger)
     return report
+
+
+def _waits(paths: AppPaths, pointer: Pointer, known: state.Probation) -> bool:
+    """Whether a step of the canary has held, and somebody has to promote it."""
+    if not pointer.is_canary or known.verdict or pointer.release not in records.ids(paths):
+        return False
+    canary = records.load(paths, pointer.release).request.canary
+    return canary.manual and (known.held == pointer.share or known.observed >= canary.seconds)
 
 
 def _certificate(paths: AppPaths) -> dict[str, Any] | None:
@@ -210,47 +225,86 @@ def _records(paths: AppPaths, pointer: Pointer | None) -> list[str]:
 
 def text(report: dict[str, Any]) -> str:
     """The report for a person, on one screen."""
-    lines = [f"{report['app']} in {report['environment']} on {report['host']}"]
-    live = report["live"]
+    lines = release_lines(report, [*report["colours"].values()])
+    lines += traffic_lines(report["traffic"]) + schema_lines(report) + host_lines(report) + tls_lines(report)
+    lines += [f"bad       {release}: {reason}" for release, reason in report["bad"].items()]
+    lines += allowed_lines([report])
+    lines.append(f"ledger    {report['ledger']['lines']} lines")
+    lines.append(f"operation {report['operation'] or 'none'}")
+    lines += alerts.lines(report["standing"])
+    lines += [f"DISAGREE  {item}" for item in report["disagreements"]]
+    title = f"{report['app']} in {report['environment']} on {report['host']}"
+    return "\n".join([title, *(f"  {line}" for line in lines)])
+
+
+# Parts of the screen, which one host and several have in common
+
+
+def release_lines(report: dict[str, Any], colours: Sequence[dict[str, Any]]) -> list[str]:
+    """What is live and what stands by; `colours` are those of every host."""
+    lines, live, previous = [], report["live"], report["previous"]
     if live:
         age = f" for {duration(live['age_seconds'])}" if live["age_seconds"] is not None else ""
-        lines.append(f"  live      {live['release']} on {live['colour']}{age} (made {live['created'] or 'unknown'})")
-        lines += [f"            {service} {digest}" for service, digest in live["digests"].items()]
-        lines += [f"            {name}: {health}" for name, health in live["health"].items()]
+        lines.append(f"live      {live['release']} on {live['colour']}{age} (made {live['created'] or 'unknown'})")
+        lines += [f"          {service} {digest}" for service, digest in live["digests"].items()]
+        lines += [f"          {name}: {health}" for name, health in live["health"].items()]
     else:
-        lines.append("  live      nothing yet")
-    previous = report["previous"]
+        lines.append("live      nothing yet")
     if previous:
-        warm = any(c["release"] == previous and c["running"] for c in report["colours"].values())
-        lines.append(f"  previous  {previous} ({'warm' if warm else 'not running'})")
-        lines += [f"            {service} {digest}" for service, digest in report["previous_digests"].items()]
-    if report["probation"]:
-        lines.append("  probation the previous release stands by as backup")
-    lines += _traffic_lines(report["traffic"])
-    if report["schema"]:
-        schema = report["schema"]
-        lines.append(f"  schema    {schema['state']} since {schema['release']}, epoch {schema['schema_epoch']}")
-    lines += _job_lines(report["jobs"])
-    lines += [f"  disk      {_disk_words(disk)}" for disk in report["disks"]]
-    if report["certificate"]:
-        first, *more = report["certificate"]["lines"]
-        lines += [f"  tls       {first}", *(f"            {line}" for line in more)]
-    lines += [f"  bad       {release}: {reason}" for release, reason in report["bad"].items()]
-    lines += [f"  env       {name} carries a secret in its environment" for name in report["secrets_in_environment"]]
-    lines += [f"  exception {name}" for name in report["exceptions"]]
-    lines.append(f"  ledger    {report['ledger']['lines']} lines")
-    lines.append(f"  operation {report['operation'] or 'none'}")
-    lines += [f"  {line}" for line in alerts.lines(report["standing"])]
-    lines += [f"  DISAGREE  {item}" for item in report["disagreements"]]
-    return "\n".join(lines)
+        warm = any(colour["release"] == previous and colour["running"] for colour in colours)
+        lines.append(f"previous  {previous} ({'warm' if warm else 'not running'})")
+        lines += [f"          {service} {digest}" for service, digest in report["previous_digests"].items()]
+    return lines + _probation_lines(report)
 
 
-def _traffic_lines(data: dict[str, Any]) -> list[str]:
+def _probation_lines(report: dict[str, Any]) -> list[str]:
+    # An engine of before says less.
+    lines, share, judged = [], report.get("share", 100), report.get("verdict")
+    if report["probation"] and share == 100:
+        lines.append("probation the previous release stands by as backup")
+    elif report["probation"]:
+        waits = f"; it waits for 'switchyard promote {report['environment']}'" if report["waits"] else ""
+        lines.append(f"canary    the live release has {share} % of the clients, the previous one the others{waits}")
+    if judged and judged["verdict"]:
+        reason = f": {judged['reason']}" if judged["reason"] else ""
+        lines.append(f"verdict   {judged['verdict']} for {judged['release']}{reason}")
+    return lines
+
+
+def schema_lines(report: dict[str, Any]) -> list[str]:
+    """What the database was brought to."""
+    if not (schema := report["schema"]):
+        return []
+    return [f"schema    {schema['state']} since {schema['release']}, epoch {schema['schema_epoch']}"]
+
+
+def host_lines(report: dict[str, Any]) -> list[str]:
+    """Backup, drill and disks of one host."""
+    return _job_lines(report["jobs"]) + [f"disk      {_disk_words(disk)}" for disk in report["disks"]]
+
+
+def tls_lines(report: dict[str, Any]) -> list[str]:
+    """The certificate of one edge."""
+    if not report["certificate"]:
+        return []
+    first, *more = report["certificate"]["lines"]
+    return [f"tls       {first}", *(f"          {line}" for line in more)]
+
+
+def allowed_lines(reports: Sequence[dict[str, Any]]) -> list[str]:
+    """What an inventory allows that is not the rule, each once for all hosts."""
+    lines = [f"env       {n} carries a secret in its environment" for r in reports for n in r["secrets_in_environment"]]
+    lines += [f"exception {name}" for report in reports for name in report["exceptions"]]
+    return list(dict.fromkeys(lines))
+
+
+def traffic_lines(data: dict[str, Any]) -> list[str]:
+    """What users got of each release, by one edge."""
     span = duration(data["seconds"])
     if not data["releases"]:
-        return [f"  users     no request in the last {span}"]
+        return [f"users     no request in the last {span}"]
     return [
-        f"  users     {release or 'no release'}: {seen['requests']} requests in {span}, "
+        f"users     {release or 'no release'}: {seen['requests']} requests in {span}, "
         f"{seen['error_share']:.2%} errors, p50 {_ms(seen['p50'])}, p95 {_ms(seen['p95'])}, p99 {_ms(seen['p99'])}"
         for release, seen in data["releases"].items()
     ]
@@ -268,7 +322,7 @@ def _job_lines(jobs: dict[str, dict[str, Any]]) -> list[str]:
         last = f"{duration(age)} ago" if age is not None else "never"
         figures = [f"{word} {duration(v)}" for word, v in zip(("RTO", "RPO"), facts.objectives(job), strict=True) if v]
         failed = "" if job["ok"] else f"; the last one FAILED: {job.get('message', '')}"
-        lines.append(f"  {name[:9]:<9} {', '.join([last, *figures])}{failed}")
+        lines.append(f"{name[:9]:<9} {', '.join([last, *figures])}{failed}")
     return lines
 
 
