@@ -87,8 +87,12 @@ class ActionModule(ActionBase):
                     "  Ctrl-C stops the following alone: the release goes on on the host, see 'switchyard status'"
                 )
             excused = [name for name in str(variables.get("allow_unreachable", "")).split(",") if name]
-            done = fleet.deploy(members, request, lambda line: display.display(f"  {where}{line}"), excused=excused)
-            self._keep_copy(members, request, variables)
+            project, name = Path(variables["inventory_dir"]).parent, AppName(request["app"], request["environment"])
+            copy = ledger.copy_file(name, project)
+            done = fleet.deploy(
+                members, request, lambda line: display.display(f"  {where}{line}"), excused=excused, copy=copy
+            )
+            self._keep_copy(members, name, project)
             self._leave(done)
             return self._result(done)
         except ConnectionLost as error:
@@ -135,11 +139,9 @@ class ActionModule(ActionBase):
 
         return connect
 
-    def _keep_copy(self, members: list[fleet.Member], request: dict[str, Any], variables: dict[str, Any]) -> None:
+    def _keep_copy(self, members: list[fleet.Member], name: AppName, project: Path) -> None:
         """Bring the control side's copy of the ledger up to date; what goes wrong here is said and stops nothing."""
-        name = AppName(request["app"], request["environment"])
         try:
-            project = Path(variables["inventory_dir"]).parent
             warning = ledger.keep_copy(fleet.keeper(members), name, project)
         except (SwitchyardError, ConnectionLost) as error:
             warning = f"The copy of the ledger was not brought up to date: {error}"

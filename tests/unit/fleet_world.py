@@ -137,6 +137,8 @@ class Fleet:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path, groups: dict[str, list[str]]) -> None:
         self.lock = threading.RLock()
         self.root, self.groups, self.clock = root, groups, Clock()
+        self.copy = root / "copy.jsonl"
+        """The control side's copy of the ledger."""
         self.calls: list[tuple[str, str]] = []
         self.said: list[str] = []
         self._patch = monkeypatch
@@ -259,7 +261,7 @@ class Fleet:
 
     def coordinator(self, excused: Sequence[str] = ()) -> coordinator.Coordinator:
         """A new command."""
-        return coordinator.Coordinator(self.members(), str(NAME), self.said.append, excused)
+        return coordinator.Coordinator(self.members(), str(NAME), self.said.append, excused, self.copy)
 
     def deploy(self, version: str, excused: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
         """Deploy a version of the one service."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from switchyard import chain
 from switchyard.control import edges, survey
 from switchyard.data import point
 from switchyard.engine.ledger import Ledger
@@ -525,17 +526,36 @@ def test_hosts_that_were_lost_are_rebuilt_by_a_deploy(pair: Fleet, lost: list[st
     pair.deploy("1.0.0")
     pair.deploy("1.1.0")
     before = pair.history(EDGE_1)
+    with pair.on(EDGE_1) as paths:
+        pair.copy.write_bytes(paths.ledger.read_bytes())
     for host in lost:
         shutil.rmtree(pair.root / host)
         pair.build(host)
     done = pair.deploy("1.1.0")
     assert done["code"] == 0, pair.said
     whole(pair, "1.1.0")
-    if len(lost) < 3:
-        assert done["release"] == ("0002-1.1.0" if lost == [EDGE_2] else "0003-1.1.0")
-        assert pair.history(EDGE_1)[: len(before)] == before
+    # A number never repeats, and the chain goes on where it ended.
+    assert done["release"] == ("0002-1.1.0" if lost == [EDGE_2] else "0003-1.1.0")
+    with pair.on(EDGE_1) as paths:
+        assert paths.ledger.read_bytes().startswith(pair.copy.read_bytes())
+        assert chain.check(str(NAME), paths.ledger.read_bytes()) == []
+    assert pair.history(EDGE_1)[: len(before)] == before
     for colour in COLOURS:
         assert pair.runs(APP_1, colour) in ("", "1.0.0", "1.1.0")
+
+
+def test_a_copy_that_was_changed_is_no_beginning(fleet: Fleet) -> None:
+    fleet.deploy("1.0.0")
+    with fleet.on(EDGE_1) as paths:
+        fleet.copy.write_bytes(paths.ledger.read_bytes().replace(b"0001-1.0.0", b"0009-1.0.0", 1))
+    for host in SMALL:
+        shutil.rmtree(fleet.root / host)
+        fleet.build(host)
+    with pytest.raises(SwitchyardError, match=r"copy\.jsonl was changed \(line \d was edited.* move it away") as error:
+        fleet.deploy("1.1.0")
+    assert error.value.code is Exit.PREFLIGHT and fleet.history(EDGE_1) == []
+    fleet.copy.unlink()
+    assert fleet.deploy("1.1.0")["release"] == "0001-1.1.0"
 
 
 def test_a_reboot_finds_what_is_live_without_anybody(fleet: Fleet) -> None:

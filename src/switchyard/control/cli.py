@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from switchyard.control import fleet, secret_commands
+from switchyard.control import fleet, ledger, secret_commands
 from switchyard.control.coordinator import AS_RECORDED
 from switchyard.control.hosts import PROJECT, Environment, load, resolve
 from switchyard.control.transport import Answer, ConnectionLost, Transport, engine_argv
@@ -170,7 +170,8 @@ def _rollback(arguments: argparse.Namespace, environment: Environment) -> int:
     version = check_version(arguments.version) if arguments.version else ""
 
     members, name = _members(environment), str(environment.name)
-    result = fleet.rollback(members, name, version, fleet.who(), _say, excused=_excused(arguments))
+    excused, copy = _excused(arguments), ledger.copy_file(environment.name)
+    result = fleet.rollback(members, name, version, fleet.who(), _say, excused=excused, copy=copy)
     code = int(result["code"])
     if arguments.json:
         print(json.dumps(result))
@@ -247,8 +248,6 @@ def _logs(arguments: argparse.Namespace, environment: Environment) -> int:
 
 def _keep_copy(environment: Environment) -> None:
     """Bring this side's copy of the ledger up to date; what goes wrong here is said and stops nothing."""
-    from switchyard.control import ledger
-
     try:
         warning = ledger.keep_copy(fleet.keeper(_members(environment)), environment.name)
     except (SwitchyardError, ConnectionLost) as error:
@@ -259,7 +258,6 @@ def _keep_copy(environment: Environment) -> None:
 
 def _verify(arguments: argparse.Namespace, environment: Environment) -> int:
     from switchyard import chain
-    from switchyard.control import ledger
 
     report = ledger.verify(_members(environment), environment.name, arguments.against)
     print(json.dumps(report) if arguments.json else chain.words(report))
@@ -337,9 +335,8 @@ def _tidy(arguments: argparse.Namespace, environment: Environment, members: Sequ
                     _show(member.transport, words, f"{member.name} | ", sys.stderr)
     wanted = getattr(arguments, "retain", None)
     retain = -1 if verb == "recover" else AS_RECORDED if wanted is None else int(wanted)
-    result = fleet.tidy(
-        members, str(environment.name), verb, fleet.who(), _say, retain=retain, excused=_excused(arguments)
-    )
+    excused, copy = _excused(arguments), ledger.copy_file(environment.name)
+    result = fleet.tidy(members, str(environment.name), verb, fleet.who(), _say, retain=retain, excused=excused, copy=copy)
     print(json.dumps(result) if arguments.json else f"{verb}: {result['message']}")
     return int(result["code"])
 

@@ -7,6 +7,7 @@ edges agree before anything else.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from switchyard import chain
@@ -34,8 +35,12 @@ AS_RECORDED = -2
 class Coordinator:
     """One operation on all hosts of an environment."""
 
-    def __init__(self, members: Sequence[Member], app: str, say: Say, excused: Collection[str] = ()) -> None:
+    def __init__(
+        self, members: Sequence[Member], app: str, say: Say, excused: Collection[str] = (), copy: Path | None = None
+    ) -> None:
         self._hosts = Hosts(members, app, say, excused)
+        self._copy = copy
+        """The control side's copy of the ledger."""
         self._edges = Edges(self._hosts)
         self._rolling = Rolling(self._hosts, self._edges)
         self._result = self._hosts.result
@@ -281,7 +286,20 @@ class Coordinator:
                     events[line] = event
         told = sorted(events.values(), key=lambda event: str(event.get("time", "")))
         copies = [text for name, text in texts.items() if name not in hosts.databases]
-        return {"events": told, "ledger": max(copies, key=len, default="") if not mine["lines"] else ""}
+        return {"events": told, "ledger": "" if mine["lines"] else max(copies, key=len, default="") or self._kept()}
+
+    def _kept(self) -> str:
+        """The control side's copy, when no host has the ledger any more: without it numbers would begin again."""
+        text = self._copy.read_bytes() if self._copy and self._copy.is_file() else b""
+        if found := chain.check(self._hosts.app, text):
+            raise SwitchyardError(
+                f"No host has the ledger, and the copy of it in {self._copy} was changed ({found[0].text}): nothing was "
+                "begun. Put a whole copy in its place, or move it away to begin with release number 1.",
+                Exit.PREFLIGHT,
+            )
+        if text:
+            self._hosts.say(f"preflight: no host has the ledger, so it goes on from {self._copy}")
+        return text.decode()
 
     def _foreign_records(self) -> dict[str, dict[str, str]]:
         """Records that the owner lacks because it was rebuilt."""

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from switchyard.control.coordinator import Coordinator
@@ -50,17 +51,23 @@ def database_host(members: Sequence[Member]) -> Transport:
 
 
 def deploy(
-    members: Sequence[Member], request: dict[str, Any], say: Say, *, excused: Collection[str] = ()
+    members: Sequence[Member],
+    request: dict[str, Any],
+    say: Say,
+    *,
+    excused: Collection[str] = (),
+    copy: Path | None = None,
 ) -> dict[str, Any]:
     """Release `request`; returns the engine's result. Raises `SwitchyardError` for what never started.
 
-    `excused` are hosts that may be unreachable: the release goes on without them.
+    `excused` are hosts that may be unreachable: the release goes on without them. `copy` is this side's copy of the
+    ledger, for several hosts that have lost it.
     """
     app = f"{request['app']}-{request['environment']}"
     if one := single(members):
         _have_restore_point(members, one, request, say, excused)
         return operate(one, ["deploy"], json.dumps(request), app, say)
-    return Coordinator(members, app, say, excused).deploy(request)
+    return Coordinator(members, app, say, excused, copy).deploy(request)
 
 
 def _have_restore_point(
@@ -104,13 +111,20 @@ def _order(host: Transport, order: dict[str, Any], say: Say) -> None:
 
 
 def rollback(
-    members: Sequence[Member], app: str, version: str, who: str, say: Say, *, excused: Collection[str] = ()
+    members: Sequence[Member],
+    app: str,
+    version: str,
+    who: str,
+    say: Say,
+    *,
+    excused: Collection[str] = (),
+    copy: Path | None = None,
 ) -> dict[str, Any]:
     """Go back; returns the engine's result. Raises `SwitchyardError` for what never started."""
     if one := single(members):
         words = ["rollback", app, *([version] if version else []), "--who", who]
         return operate(one, words, "", app, say)
-    return Coordinator(members, app, say, excused).rollback(version, who)
+    return Coordinator(members, app, say, excused, copy).rollback(version, who)
 
 
 def tidy(
@@ -122,9 +136,10 @@ def tidy(
     *,
     retain: int = -1,
     excused: Collection[str] = (),
+    copy: Path | None = None,
 ) -> dict[str, Any]:
     """Recover, or prune, several hosts; returns how it ended."""
-    return Coordinator(members, app, say, excused).tidy(kind, who, retain)
+    return Coordinator(members, app, say, excused, copy).tidy(kind, who, retain)
 
 
 def plan(members: Sequence[Member], request: dict[str, Any]) -> dict[str, Any]:
