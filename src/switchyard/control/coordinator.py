@@ -293,8 +293,8 @@ class Coordinator:
         text = self._copy.read_bytes() if self._copy and self._copy.is_file() else b""
         if found := chain.check(self._hosts.app, text):
             raise SwitchyardError(
-                f"No host has the ledger, and the copy of it in {self._copy} was changed ({found[0].text}): nothing was "
-                "begun. Put a whole copy in its place, or move it away to begin with release number 1.",
+                f"No host has the ledger, and the copy of it in {self._copy} was changed ({found[0].text}): nothing "
+                "was begun. Put a whole copy in its place, or move it away to begin with release number 1.",
                 Exit.PREFLIGHT,
             )
         if text:
