@@ -117,6 +117,7 @@ def test_an_injected_version_reaches_no_host(host: Recorder, read: Read, version
         (["history", "test", "--limit", "5"], ["history", "shop-test", "--limit", "5"]),
         (["logs", "test"], ["logs", "shop-test", "--tail", "100"]),
         (["logs", "test", "--tail", "7", "--service", "api"], ["logs", "shop-test", "--tail", "7", "--service", "api"]),
+        (["logs", "test", "--json"], ["logs", "shop-test", "--tail", "100", "--json"]),
         (["recover", "test"], ["recover", "--app", "shop-test"]),
         (["show", "test", "42"], ["show", "shop-test", "42"]),
         (["dora", "test", "--days", "7", "--json"], ["dora", "shop-test", "--days", "7.0", "--json"]),
@@ -126,6 +127,17 @@ def test_an_injected_version_reaches_no_host(host: Recorder, read: Read, version
 def test_the_other_verbs_are_the_engines_own(host: Recorder, typed: list[str], called: list[str]) -> None:
     assert cli.main(typed) == 0
     assert host.calls == [called]
+
+
+@pytest.mark.parametrize(("options", "line"), [([], "vm1 | x\n"), (["--json"], "x\n")])
+def test_lines_of_several_hosts_say_whose_they_are_unless_they_do_so_themselves(
+    host: Recorder, read: Read, monkeypatch: pytest.MonkeyPatch, options: list[str], line: str
+) -> None:
+    hosts = [fleet.Member(frozenset({"app"}), host), fleet.Member(frozenset({"app", "edge"}), host)]
+    monkeypatch.setattr(cli, "_members", lambda _: hosts)
+    host.answer = Answer(0, "x\n", "")
+    assert cli.main(["logs", "test", *options]) == 0
+    assert read()[0] == line * 2
 
 
 @pytest.mark.parametrize("verb", ["promote", "abort"])

@@ -1,69 +1,73 @@
-"""Verbs that read standard input: what is wrong with it is one sentence that names the key."""
+"""The engine's command line: verbs that are about several applications, or answer line by line."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from typing import Any
 
 import pytest
 
-from switchyard.engine import cli, edge, handover, ports
-from switchyard.errors import Exit
-from tests.unit.engine_world import World
+from switchyard.engine import cli, layout, recover
+from switchyard.engine.layout import AppPaths
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.names import AppName
+from tests.unit.engine_world import NAME, World
 
-PORTS = {"app": "shop", "environment": "test", "services": {"api": 1}}
+OTHER = AppName("aaa", "test")
+"""An application that comes before the other one."""
 
 
-@pytest.fixture(autouse=True)
-def root(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+@pytest.fixture
+def host(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr("switchyard.engine.layout.load_host", lambda: world.host)
+    layout.HOST_FILE.parent.mkdir(parents=True, exist_ok=True)
+    layout.HOST_FILE.write_text(json.dumps({"name": "vm1", "groups": ["app", "edge"], "edge_image": "e@1"}))
+    return world
 
 
-def verb(monkeypatch: pytest.MonkeyPatch, name: str, data: Any) -> int:
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(data)))
-    return cli.main([name, "--json"])
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "sentence"),
-    [
-        ("plan-ports", [], "plan-ports: expected a mapping, found list."),
-        ("plan-ports", {"app": "shop", "environment": "test"}, "plan-ports.services: is required."),
-        ("plan-ports", PORTS | {"services": ["api"]}, "plan-ports.services: expected a mapping, found list."),
-        ("plan-ports", PORTS | {"services": {"api": "1"}}, "plan-ports.services.api: expected int, found str ('1')."),
-        ("plan-ports", PORTS | {"app": 7}, "plan-ports.app: expected str, found int ('7')."),
-        ("edge-apply", {}, "edge-apply.files: is required."),
-        ("edge-apply", {"files": "x"}, "edge-apply.files: expected a mapping, found str."),
-        ("edge-keep", {"image": "x", "drain_seconds": 1}, "edge-keep.compose: is required."),
-        (
-            "edge-keep",
-            {"compose": "", "image": "x", "drain_seconds": "soon"},
-            "edge-keep.drain_seconds: expected float",
-        ),
-        ("edge-keep", None, "edge-keep: expected a mapping, found NoneType."),
-    ],
-)
-def test_bad_input_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, data: Any, sentence: str
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(("options", "verb"), [([], "recover"), (["--boot"], "boot")])
+@pytest.mark.parametrize("broken", [[OTHER], [OTHER, NAME]])
+def test_what_cannot_be_repaired_keeps_no_other_application_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    verb: str,
+    broken: list[AppName],
 ) -> None:
-    assert verb(monkeypatch, name, data) == Exit.USAGE
-    assert json.loads(capsys.readouterr().out)["error"].startswith(sentence)
+    for name in (OTHER, NAME):
+        path = AppPaths(name).ledger
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    asked, edges = list[AppName](), list[str]()
+
+    def repair(paths: AppPaths, *_: Any, **__: Any) -> bool:
+        asked.append(paths.name)
+        if paths.name in broken:
+            raise SwitchyardError(f"{paths.name.app} is broken.", Exit.UNHEALTHY)
+        return True
+
+    monkeypatch.setattr(recover, verb, repair)
+    monkeypatch.setattr(recover, "start_databases", lambda *_: None)
+    monkeypatch.setattr(recover, "start_edge", lambda _: edges.append("edge"))
+    assert cli.main(["recover", *options]) == Exit.UNHEALTHY
+    assert asked == [OTHER, NAME]
+    said = capsys.readouterr().err
+    assert all(f"{name.app} is broken." in said for name in broken)
+    # Each application's own boot starts the edge; without any, somebody has to.
+    assert edges == (["edge"] if verb == "boot" and len(broken) == 2 else [])
 
 
-def test_good_input_arrives_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(edge, "apply_files", lambda files, _, check: seen.append((files, check)))
-    monkeypatch.setattr(handover, "keep", lambda *given, **more: seen.append((*given, more)))
-    monkeypatch.setattr(edge, "as_json", lambda _: "{}")
-    monkeypatch.setattr(handover, "as_json", lambda _: "{}")
-    assert verb(monkeypatch, "edge-apply", {"files": {"nginx.conf": "a", "old": None}, "check": True}) == 0
-    assert verb(monkeypatch, "edge-keep", {"compose": "c", "image": "i", "drain_seconds": 60}) == 0
-    assert seen == [
-        ({"nginx.conf": "a", "old": None}, True),
-        ("c", "i", 60.0, {"restart": False, "check": False}),
-    ]
-    assert verb(monkeypatch, "plan-ports", PORTS) == 0
-    assert set(ports.load()) == {"shop-test/api/1/blue", "shop-test/api/1/green"}
+def test_logs_are_lines_or_documents(host: World, capsys: pytest.CaptureFixture[str]) -> None:
+    host.release(1, "blue")
+    for container in host.docker.containers.values():
+        container["Labels"]["switchyard.instance"] = "1"
+    assert cli.main(["logs", str(NAME)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("api-1 | log of ")
+    assert cli.main(["logs", str(NAME), "--json", "--service", "api"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) | {"time": "", "line": ""} == {
+        "host": "vm1", "service": "api", "instance": "api-1", "time": "", "line": ""
+    }  # fmt: skip

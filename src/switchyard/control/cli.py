@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     child.add_argument("--output", default="", metavar="FILE", help="where to (default: .switchyard/report/ENV.html)")
     child = add("verify", _verify, "Check the ledger's chain, and the ledger against the copies of it.")
     child.add_argument("--against", default="", metavar="FILE", help="one more copy, such as one from a backup")
-    child = add("logs", _logs, "Show the live release's logs.")
+    child = add("logs", _logs, "Show the live release's logs; with --json, one document for each line.")
     child.add_argument("--tail", type=int, default=100, help="lines per container (default 100)")
     child.add_argument("--service", default="", help="only this service")
     add("promote", _pass_on("promote"), "Give the release on probation its next share of the clients.")
@@ -233,13 +233,15 @@ def _status(arguments: argparse.Namespace, environment: Environment) -> int:
 def _logs(arguments: argparse.Namespace, environment: Environment) -> int:
     words = ["logs", str(environment.name), "--tail", str(arguments.tail)]
     words += ["--service", arguments.service] if arguments.service else []
+    words += ["--json"] if arguments.json else []
     members = _members(environment)
     if one := fleet.single(members):
         return _show(one, words)
     codes = []
     for member in (member for member in members if "app" in member.groups):
         try:
-            codes.append(_show(member.transport, words, f"{member.name} | "))
+            # A JSON line names its host itself.
+            codes.append(_show(member.transport, words, "" if arguments.json else f"{member.name} | "))
         except ConnectionLost as error:
             print(f"{member.name} cannot be reached: {error}", file=sys.stderr)
             codes.append(int(Exit.UNREACHABLE))

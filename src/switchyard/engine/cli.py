@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     child = verb("preflight", _preflight, "check the request on standard input and write its release record", app=False)
     verb("plan", _plan, "tell what deploying the request on standard input would change", app=False)
     verb("status", _status, "show what is live, and where pointer, Docker and ledger disagree")
-    child = verb("logs", _logs, "show the live containers' logs", with_json=False)
+    child = verb("logs", _logs, "show the live containers' logs; --json: one document a line")
     child.add_argument("--tail", type=int, default=100, help="lines per container (default 100)")
     child.add_argument("--service", default="", help="only this service")
     child = verb("prune", _prune, "remove records and images that no rollback can need")
@@ -343,18 +343,22 @@ def _status(arguments: argparse.Namespace) -> int:
 def _logs(arguments: argparse.Namespace) -> int:
     from switchyard.engine import docker, phases
     from switchyard.engine.effects import query
-    from switchyard.engine.layout import AppPaths
+    from switchyard.engine.layout import AppPaths, load_host
 
     name = app_name(arguments.app)
     pointer = phases.live_pointer(AppPaths(name))
     if pointer is None:
         raise SwitchyardError(f"Nothing of {name} is live.", Exit.UNKNOWN_RELEASE)
+    host = load_host().name
     for container in docker.of_colour(name, pointer.colour):
-        if arguments.service in ("", container.labels.get("switchyard.service")):
-            instance = f"{container.labels.get('switchyard.service')}-{container.labels.get('switchyard.instance')}"
+        service = container.labels.get("switchyard.service", "")
+        if arguments.service in ("", service):
+            instance = f"{service}-{container.labels.get('switchyard.instance')}"
             answer = query(["docker", "logs", "--timestamps", "--tail", str(arguments.tail), container.id])
             for line in (answer.out + answer.err).splitlines():
-                print(f"{instance} | {line}")
+                moment, _, text = line.partition(" ")
+                data = {"host": host, "service": service, "instance": instance, "time": moment, "line": text}
+                show(arguments, data, f"{instance} | {line}")
     return 0
 
 
@@ -382,18 +386,25 @@ def _recover(arguments: argparse.Namespace) -> int:
     names = [AppName.parse(arguments.app)] if arguments.app else known_apps()
     if arguments.after:
         recover.forget_request(arguments.after)
-    done = {}
-    problem = recover.start_databases(say) if arguments.boot else None
+    done: dict[str, bool] = {}
+    failed: dict[str, SwitchyardError] = {}
+    databases = recover.start_databases(say) if arguments.boot else None
     for name in names:
-        if arguments.boot:
-            recover.boot(AppPaths(name), host, say)
-            done[str(name)] = True
-        else:
-            done[str(name)] = recover.recover(AppPaths(name), host, say, after=arguments.after)
-    if arguments.boot and not names:
+        # One application that cannot be repaired is no reason to leave the others as they are.
+        try:
+            if arguments.boot:
+                recover.boot(AppPaths(name), host, say)
+                done[str(name)] = True
+            else:
+                done[str(name)] = recover.recover(AppPaths(name), host, say, after=arguments.after)
+        except SwitchyardError as error:
+            failed[str(name)] = error
+    if arguments.boot and not done:
         recover.start_edge(say)
-    if problem:
-        raise problem
+    if databases:
+        failed = {"databases": databases, **failed}
+    if failed:
+        raise _all_of(failed)
     if arguments.after:
         return 0
     left = [name for name, repaired in done.items() if not repaired]
@@ -402,6 +413,15 @@ def _recover(arguments: argparse.Namespace) -> int:
     )
     show(arguments, {"recovered": done}, summary)
     return 0
+
+
+def _all_of(failed: dict[str, SwitchyardError]) -> SwitchyardError:
+    """One error for what failed of several applications."""
+    errors = [*failed.values()]
+    if len(errors) == 1:
+        return errors[0]
+    message = " ".join(f"{name}: {error.message}" for name, error in failed.items())
+    return SwitchyardError(message, errors[0].code, "\n".join(error.details for error in errors if error.details))
 
 
 def _follow(arguments: argparse.Namespace) -> int:
