@@ -13,7 +13,7 @@ from switchyard.data.copy import require_space, sweep
 from switchyard.data.settings import OPS_DATABASE, Backup, Repository
 from switchyard.engine import docker
 from switchyard.engine.effects import exclusive, replace_file, run
-from switchyard.engine.layout import STATE, load_host
+from switchyard.engine.layout import STATE, AppPaths, load_host
 from switchyard.errors import Exit, SwitchyardError
 
 Say = Callable[[str], None]
@@ -309,7 +309,7 @@ def _back_up_files(backup: Backup, say: Say) -> list[str]:
     for repository in backup.repositories:
         say(f"backup: files to {repository.name}")
         try:
-            _restic_once(backup, repository, paths)
+            _restic_once(backup, repository, [*paths, *_history(backup)])
         except SwitchyardError as error:
             problems.append(f"files to {repository.name}: {error.message.rstrip('.')}")
             say(f"backup: {problems[-1]}")
@@ -330,8 +330,15 @@ def _restic_once(backup: Backup, repository: Repository, paths: list[str]) -> No
     unfinished = f"--exclude={backup.dumps}/*.new"
     restic("backup", "--host", str(backup.name), unfinished, *paths, step="files.backup", timeout=6 * HOURS)
     keep = f"--keep-within={backup.retention_days}d"
-    restic("forget", "--prune", keep, "--keep-last=2", step="files.forget", timeout=6 * HOURS)
+    # By host alone: what there is to back up changes, and the snapshots of before shall expire all the same.
+    restic("forget", "--prune", keep, "--keep-last=2", "--group-by=host", step="files.forget", timeout=6 * HOURS)
     restic("check", "--read-data-subset=5%", step="files.check", timeout=6 * HOURS)
+
+
+def _history(backup: Backup) -> list[str]:
+    """The ledger and the releases' records of this host; no record holds a secret."""
+    paths = AppPaths(backup.name)
+    return [str(path) for path in (paths.ledger, paths.releases) if path.exists()]
 
 
 def restore_files(backup: Backup, name: str, snapshot: str) -> Path:
