@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import tempfile
 from pathlib import Path
 
@@ -111,6 +112,27 @@ def test_a_release_that_fails_on_probation_is_taken_back_and_marked(world: World
     assert failed.message.endswith(f"{A} is live again.")
     assert ended(world)[-1] == "reverted" and B in world.ledger().bad()
     sound(world, A)
+
+
+def test_the_end_tells_how_many_requests_the_watch_saw(world: World) -> None:
+    release(world, 1)
+    first, log = world.ledger().events[-1], log_of(world.paths)
+    assert not {"requests", "errors"} & first.keys()
+    line = {"method": "GET", "path": "/", "seconds": 0.02, "upstream": "127.0.0.1:18001", "header_seconds": "0.010"}
+
+    def use() -> None:
+        pointer = world.pointer()
+        if pointer and pointer.release == B and pointer.probation and not log.read_text():
+            entries = [line | {"msec": world.clock.now, "status": status} for status in (200, 200, 200, 502)]
+            log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+    world.clock.on_sleep = use
+    assert release(world, 2, probation_seconds=20.0).code == 0
+    end = world.ledger().events[-1]
+    assert (end["event"], end["requests"], end["errors"]) == ("end", 4, 1)
+    # What came of it is the operation's own: the next one has none.
+    release(world, 3, probation_seconds=0.0)
+    assert "requests" not in world.ledger().events[-1]
 
 
 @pytest.mark.parametrize(("canary", "serves"), [(None, B), ({"steps": [5, 50], "seconds": 60.0}, A)])

@@ -15,6 +15,7 @@ from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.lease import Lease
 from switchyard.engine.ledger import Ledger
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.watch import state
 
 FAILED = "FAILED: "
 """What begins the reason for an operation's end in its log."""
@@ -142,6 +143,7 @@ class Operation:
             phases=self.result.phases,
             switch_ms=self.result.switch_ms,
             live_ms=self.result.live_ms,
+            **self._seen(),
         )
         leases.release(self.paths, self.lease)
         if outcome in _NEWS:
@@ -159,6 +161,13 @@ class Operation:
         except SwitchyardError as unwritten:
             # Recovery, which runs when this process has ended, writes the end; the follower gets the first error.
             self.say(f"the end is left to recovery: {unwritten.message}")
+
+    def _seen(self) -> dict[str, int]:
+        """Requests of the new release and errors among them, by the watch of this operation on this host."""
+        known = state.load(self.paths)
+        if known is None or known.op != self.id or not known.figures:
+            return {}
+        return {key: known.figures[key] for key in ("requests", "errors")}
 
     def _tell(self, event: str, title: str, severity: Severity) -> None:
         """Leave news of a release for people; what somebody does by hand is no news."""
