@@ -166,6 +166,8 @@ class Fleet:
                 patch(module, "time", self.clock)
         for module in (operations, rounds, edges):
             patch(module, "time", self.clock)
+        # Here hosts take turns, and a busy machine is no silent edge.
+        patch(edges, "ANSWER_SECONDS", 600.0)
         # Threads would ask when another host has its turn.
         patch(probes, "launch", lambda question, deliver: deliver(probes.ask_once(question)))
         run = SimpleNamespace(run=self._turn("run"), TimeoutExpired=TimeoutError)

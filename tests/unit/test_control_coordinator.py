@@ -115,6 +115,15 @@ def test_the_ledger_is_on_every_host_the_same_and_secrets_are_on_application_hos
         assert [path.name for path in found] == (["TOKEN"] if "app" in groups else [])
 
 
+def test_a_secret_that_changed_is_in_the_ledger_of_every_host_once(fleet: Fleet) -> None:
+    for version, value in (("1.0.0", "unseen-1"), ("1.1.0", "unseen-2")):
+        secret: dict[str, Any] = {"secrets": {"TOKEN": {"value": value, "uid": 0}}, "service": {"secrets": ["TOKEN"]}}
+        assert fleet.deploy(version, **secret)["code"] == 0, fleet.said
+    for host in SMALL:
+        keys = [(e["subject"], e["outcome"]) for e in fleet.history(host) if e["event"] == "key"]
+        assert keys == [("TOKEN", "changed")]
+
+
 # A database on a host of its own
 
 MIGRATION = {"service": "api", "command": ["up"], "current": ["current"]}
@@ -433,6 +442,7 @@ def test_an_edge_that_has_moved_does_not_wait_for_one_that_is_silent(
     done = pair.deploy("1.1.0")
     assert done["code"] == Exit.REVERTED and late in done["message"], done
     assert {pair.serves(edge) for edge in (late, other)} == {"1.0.0"}
+    monkeypatch.setattr(edges, "ANSWER_SECONDS", 600.0)
     heal(pair)
     pair.expire()
     assert pair.deploy("1.1.0")["code"] == 0, pair.said

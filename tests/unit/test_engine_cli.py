@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from typing import Any
 
 import pytest
 
-from switchyard.engine import cli, layout, recover
+from switchyard.engine import cli, edge, layout, recover
 from switchyard.engine.layout import AppPaths
+from switchyard.engine.ledger import Event
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName
 from tests.unit.engine_world import NAME, World
@@ -71,3 +74,27 @@ def test_logs_are_lines_or_documents(host: World, capsys: pytest.CaptureFixture[
     assert json.loads(line) | {"time": "", "line": ""} == {
         "host": "vm1", "service": "api", "instance": "api-1", "time": "", "line": ""
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_changed_of_the_edge_is_in_the_ledger_without_its_content(
+    host: World, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    def apply(**data: object) -> list[Event]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"files": {"nginx.conf": "unseen"}} | data)))
+        assert cli.main(["edge-apply"]) == 0
+        return list(host.ledger().of("config"))
+
+    monkeypatch.setattr(edge, "take_up", lambda _: None)
+    data = json.loads(layout.HOST_FILE.read_text()) | {"several": several}
+    layout.HOST_FILE.write_text(json.dumps(data))
+    host.release(1, "blue")
+    assert apply(check=True) == []
+    found = apply()
+    if several:
+        assert found == []
+        return
+    (event,) = found
+    assert (event["subject"], event["files"]) == ("edge", [str(layout.EDGE_LIVE / "nginx.conf")])
+    assert apply() == found
+    assert "unseen" not in host.paths.ledger.read_text()

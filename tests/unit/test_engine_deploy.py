@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -112,6 +113,20 @@ def test_a_release_that_fails_on_probation_is_taken_back_and_marked(world: World
     assert failed.message.endswith(f"{A} is live again.")
     assert ended(world)[-1] == "reverted" and B in world.ledger().bad()
     sound(world, A)
+
+
+def test_a_secret_that_is_new_or_changed_is_in_the_ledger_by_name(world: World) -> None:
+    def keys(number: int, **values: str) -> list[tuple[str, str]]:
+        before = len(world.ledger().events)
+        secrets = {name: {"value": value, "uid": os.getuid()} for name, value in values.items()}
+        assert release(world, number, secrets=secrets).code == 0
+        return [(e["subject"], e["outcome"]) for e in world.ledger().events[before:] if e["event"] == "key"]
+
+    # The first release has nothing that could have changed.
+    assert keys(1, TOKEN="unseen-1") == []
+    assert keys(2, TOKEN="unseen-1", OTHER="unseen-2") == [("OTHER", "added")]
+    assert keys(3, TOKEN="unseen-3", OTHER="unseen-2") == [("TOKEN", "changed")]
+    assert "unseen" not in world.paths.ledger.read_text()
 
 
 def test_the_end_tells_how_many_requests_the_watch_saw(world: World) -> None:

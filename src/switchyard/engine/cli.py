@@ -435,11 +435,18 @@ def _follow(arguments: argparse.Namespace) -> int:
 
 def _edge_apply(arguments: argparse.Namespace) -> int:
     from switchyard.engine import edge
-    from switchyard.engine.layout import load_host
+    from switchyard.engine.layout import AppPaths, known_apps, load_host
+    from switchyard.engine.ledger import Ledger
 
     arguments.json = True
-    given = read_as(edge.Files, "edge-apply")
-    print(edge.as_json(edge.apply_files(given.files, load_host(), check=given.check)))
+    given, host = read_as(edge.Files, "edge-apply"), load_host()
+    applied = edge.apply_files(given.files, host, check=given.check)
+    # The ledger of several hosts is the first edge's, and nobody here knows which one that is.
+    if applied.changed and not given.check and not host.several:
+        who, files = os.environ.get("SUDO_USER", "root"), [change["path"] for change in applied.diff]
+        for paths in map(AppPaths, known_apps()):
+            Ledger.load(paths).append("config", who=who, subject="edge", files=files)
+    print(edge.as_json(applied))
     return 0
 
 

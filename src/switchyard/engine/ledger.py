@@ -1,10 +1,11 @@
 """The ledger: what was tried on this application, and how it ended. Every other history is derived from it.
 
 Events: `start` and `end` of an operation (the end has the `requests` and `errors` that its watch on this host saw),
-`live` (a proven switch), `migration` (state of the schema), `bad` (a release that must not be rolled back to). A start without an end is an operation that died; recovery writes its end.
-Rooms beside the engine add kinds of their own (`restore`, `drill`, `override`, `maintenance`, `config`, `key`, ...),
-each with what it is about as `subject` and what came of it as `outcome`. Every line is chained to the one before it,
-see `switchyard.chain`.
+`live` (a proven switch), `migration` (state of the schema), `bad` (a release that must not be rolled back to), `key` (a
+secret that is new or has another value, by name), `config` (changed files of the edge). A start without an end is an
+operation that died; recovery writes its end. Rooms beside the engine add kinds of their own (`restore`, `drill`,
+`override`, `maintenance`, ...), each with what it is about as `subject` and what came of it as `outcome`. Every line is
+chained to the one before it, see `switchyard.chain`.
 """
 
 import json

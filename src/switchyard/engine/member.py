@@ -251,7 +251,9 @@ def _prepare(op: Operation, order: Order) -> None:
         op.result.data["unchanged"] = not hashed
         if not hashed:
             return
-        generations.place(op.paths, order.release, request)
+        before = len(op.ledger.events)
+        phases.place_secrets(op, order.release, request, note=order.gate)
+        op.result.data["events"] = [*op.result.data.get("events", []), *op.ledger.events[before:]]
     number, _ = parse_release_id(order.release) or (0, "")
     record = records.create(op.paths, number, request, order.digests, hashed, created=order.created)
     if "app" in op.host.groups:

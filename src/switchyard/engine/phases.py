@@ -88,8 +88,16 @@ def prepare(op: Operation, request: Request) -> Record | None:
     preflight.check_memory(request, preflight.held_mb(op.paths.name, idle))
     preflight.check_ports(op.paths.name, request, idle, ports.load(), op.host)
     number = next_number(op.paths, op.ledger)
-    generations.place(op.paths, release_id(number, request.version), request)
+    place_secrets(op, release_id(number, request.version), request)
     return records.create(op.paths, number, request, digests, hashed, evidence)
+
+
+def place_secrets(op: Operation, release: str, request: Request, *, note: bool = True) -> None:
+    """Give this host the release's secrets; what is new since an earlier release goes into the ledger, by name."""
+    placed = generations.place(op.paths, release, request)
+    if note and op.ledger.last_live():
+        for name, outcome in placed.items():
+            op.ledger.append("key", op=op.id, who=op.who, subject=name, outcome=outcome)
 
 
 def refuse_dirty(op: Operation, request: Request) -> None:

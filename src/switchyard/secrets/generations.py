@@ -32,8 +32,11 @@ def of(paths: AppPaths, release: str) -> Path:
     return own if own.is_dir() and _number(own) > _number(now) else now
 
 
-def place(paths: AppPaths, release: str, request: Request) -> None:
-    """Write a release's own generation: one file each, readable by its container's uid alone."""
+def place(paths: AppPaths, release: str, request: Request) -> dict[str, str]:
+    """Write a release's own generation: one file each, readable by its container's uid alone.
+
+    Returns the secrets that are `added` or `changed` against today's.
+    """
     own, now = paths.secrets / release, today(paths)
     # A request out of a record names secrets without their values: today's go on.
     values = {name: secret.value or read(now, name) for name, secret in request.secrets.items()}
@@ -43,6 +46,9 @@ def place(paths: AppPaths, release: str, request: Request) -> None:
         if service.secret_env:
             text = environment_file(service, values)
             replace_file(own / f"{name}.env", text, step="secrets.environment", mode=0o400)
+    there = {name for name in values if (now / name).is_file()}
+    new = {name: "changed" if name in there else "added" for name in values}
+    return {name: outcome for name, outcome in new.items() if name not in there or read(now, name) != values[name]}
 
 
 def read(generation: Path, secret: str) -> str:
