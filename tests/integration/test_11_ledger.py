@@ -88,6 +88,17 @@ def test_newest_lines_that_are_gone_show_against_the_copy_here(whole: Lab) -> No
     assert "is not what it was" in done.stderr
 
 
+def test_a_file_of_the_edge_that_changed_is_told_by_name(whole: Lab) -> None:
+    for text in ("canary-content", None):
+        data = json.dumps({"files": {"ledger-test.txt": text}})
+        whole.host.exec(["switchyard", "edge-apply", "--json"], stdin=data)
+        last = json.loads(whole.host.exec(["tail", "-n", "1", LEDGER]).stdout)
+        assert (last["event"], last["subject"]) == ("config", "edge")
+        assert [path.rpartition("/")[2] for path in last["files"]] == ["ledger-test.txt"]
+    assert "canary-content" not in whole.host.exec(["cat", LEDGER]).stdout
+    assert json.loads(whole.engine("verify", APP, "--json").stdout)["findings"] == []
+
+
 def test_questions_are_answered(lab: Lab) -> None:
     project = lab.project
     status = project.run("scripts/switchyard", "status", "local").stdout
