@@ -25,6 +25,8 @@ class Question:
     name: str
     new: Callable[[], str]
     old: Callable[[], str] | None
+    health: bool = False
+    """Whether it asks for the health of a service, which tells the edge's silence from the release's."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Found:
     new: str
     old: str | None
     old_seconds: float
+    health: bool = False
+
+    @property
+    def blind(self) -> bool:
+        """Whether the edge did not answer, so that nothing is known of the release."""
+        return self.health and self.new.startswith(BLIND)
 
 
 def questions(site: Site, logins: Mapping[str, str]) -> list[Question]:
@@ -47,7 +55,7 @@ def questions(site: Site, logins: Mapping[str, str]) -> list[Question]:
         old = None
         if previous and service in previous.services:
             old = partial(_health, _old_targets(site, service), previous.services[service].health)
-        asked.append(Question(f"health of {service}", new, old))
+        asked.append(Question(f"health of {service}", new, old, health=True))
     for test in live.smoke_tests:
         owner = route_owner(live, test.path)
         if owner is None or not test.repeatable or test.when == "before":
@@ -102,7 +110,7 @@ def ask_once(question: Question) -> Found:
     """Ask the new release, and the old one right after it."""
     new = question.new()
     if question.old is None:
-        return Found(question.name, new, None, 0.0)
+        return Found(question.name, new, None, 0.0, question.health)
     began = time.monotonic()
     old = question.old()
-    return Found(question.name, new, old, time.monotonic() - began)
+    return Found(question.name, new, old, time.monotonic() - began, question.health)

@@ -26,7 +26,7 @@ from switchyard.request import Slo
 from switchyard.secrets import generations
 from switchyard.watch import rule, state
 from switchyard.watch.accesslog import Entry, Follower, Place, end_of, parse
-from switchyard.watch.probes import BLIND, Prober, questions
+from switchyard.watch.probes import Found, Prober, questions
 from switchyard.watch.rule import Judge, Side, Verdict
 from switchyard.watch.state import Probation
 
@@ -168,6 +168,9 @@ def _carry_out_here(op: Operation, pointer: Pointer, known: Probation) -> None:
         after = pointer.back() if known.goes_back else replace(pointer, probation=False, share=100)
         edge.point(op.paths, phases.site_for(op.paths, op.host, after), op.host)
         write_note(op.paths, after, op.host)
+    if known.verdict != "pass":
+        # Whoever leads them may be gone. That all is well is for them to say.
+        _tell(op.paths, known)
     state.save(op.paths, known, "done", done=True)
 
 
@@ -213,6 +216,8 @@ class _Watcher:
         self.follower = Follower(log_of(paths), known.place)
         self.routes = sorted((route.path for route in self.slo.routes), key=len, reverse=True)
         self.blind = False
+        self.waiting: list[Found] = []
+        """What was found out since the last health probe."""
         self.held_since = 0.0
 
     def run(self) -> Probation:
