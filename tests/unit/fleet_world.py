@@ -25,7 +25,7 @@ import pytest
 from switchyard.control import coordinator, edges, fleet, operations, rounds
 from switchyard.control.transport import Answer as Said
 from switchyard.control.transport import ConnectionLost, Member
-from switchyard.engine import cli, docker, effects, layout, lease
+from switchyard.engine import announce, cli, docker, effects, layout, lease
 from switchyard.engine.layout import AppPaths
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.probe import Answer
@@ -327,6 +327,11 @@ class Fleet:
         """The events of a host's ledger."""
         with self.on(host) as paths:
             return Ledger.load(paths).events
+
+    def news(self, host: str) -> list[str]:
+        """The kinds of what a host announced."""
+        with self.on(host):
+            return [json.loads(path.read_text())["kind"] for path in sorted(announce.SPOOL.glob("*.json"))]
 
 
 @contextlib.contextmanager

@@ -17,9 +17,10 @@ from switchyard.engine.ledger import Ledger
 from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS
+from switchyard.report import story
 from switchyard.watch import state
 from tests.unit.engine_world import NAME
-from tests.unit.fleet_world import ADDRESSES, APP_1, APP_2, APP_3, DB_1, EDGE_1, EDGE_2, Fleet, Killed, make_fleet
+from tests.unit.fleet_world import ADDRESSES, APP_1, APP_2, APP_3, DB_1, EDGE_1, EDGE_2, Fleet, Killed, Wire, make_fleet
 
 SMALL = {EDGE_1: ["edge"], APP_1: ["app"], APP_2: ["app"]}
 PAIR = {**SMALL, EDGE_2: ["edge"]}
@@ -371,6 +372,19 @@ def test_a_release_that_is_not_healthy_on_one_host_goes_nowhere(fleet: Fleet) ->
     assert [fleet.runs(app, "green") for app in fleet.names("app")] == ["", ""]
 
 
+def verdicts(fleet: Fleet) -> list[dict[str, Any]]:
+    """What the ledger has of the watches."""
+    return [event for event in fleet.history(EDGE_1) if event["event"] == "verdict"]
+
+
+def test_a_release_that_passes_its_probation_leaves_the_verdict_in_the_ledger(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    assert pair.deploy("1.1.0", probation_seconds=10.0)["code"] == 0, pair.said
+    (found,) = verdicts(pair)
+    assert (found["release"], found["verdict"], found["host"]) == ("0002-1.1.0", "pass", EDGE_1)
+    assert {"requests", "errors", "p95", "old_requests", "old_errors", "seconds"} <= found.keys()
+
+
 def test_a_release_that_fails_on_probation_is_taken_back_everywhere_and_marked_bad(pair: Fleet) -> None:
     pair.deploy("1.0.0")
 
@@ -384,6 +398,8 @@ def test_a_release_that_fails_on_probation_is_taken_back_everywhere_and_marked_b
     assert done["code"] == Exit.REVERTED, pair.said
     whole(pair, "1.0.0")
     assert [event["release"] for event in pair.history(EDGE_2) if event["event"] == "bad"] == ["0002-1.1.0"]
+    assert [stay.verdict for stay in story.stays(pair.history(EDGE_1))] == ["good", "bad", "good"]
+    assert [event["verdict"] for event in verdicts(pair)] == ["revert"]
     with pytest.raises(SwitchyardError) as error:
         pair.rollback("1.1.0")
     assert error.value.code is Exit.NEVER_HEALTHY
@@ -492,6 +508,64 @@ def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_
         assert pair.deploy(wanted)["code"] == 0, pair.said
     whole(pair, wanted)
     assert not survey.survey(pair.members(), "shop-test")["mixed"]
+
+
+def lose_control(fleet: Fleet, verb: str) -> None:
+    """The coordinator dies when every edge has this order: they carry it out, and nobody hears of it."""
+
+    def carried_out_unheard(wire: Wire) -> Callable[..., Any]:
+        late = wire.run
+
+        def run(argv: Any, stdin: str = "") -> Any:
+            if f'"verb": "{verb}"' not in stdin:
+                return late(argv, stdin)
+            with fleet.lock:
+                fleet.at(wire.host, list(argv[3:]), stdin)
+            wire.run = late  # type: ignore[method-assign]
+            raise Killed
+
+        return run
+
+    for edge in fleet.names("edge"):
+        fleet.wires[edge].run = carried_out_unheard(fleet.wires[edge])  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("bad", [EDGE_1, EDGE_2])
+@pytest.mark.parametrize("again", ["deploy", "rollback", "recover"])
+def test_what_one_edge_took_back_while_nobody_led_is_taken_back_by_all(pair: Fleet, bad: str, again: str) -> None:
+    pair.deploy("1.0.0")
+
+    def sicken() -> None:
+        pointer = pair.pointer(bad)
+        sick = pair._here == bad and pointer and pointer.release == "0002-1.1.0"
+        for machine in pair.machines.values():
+            machine.sick = {"0002-1.1.0"} if sick else set()
+
+    pair.clock.on_sleep = sicken
+    lose_control(pair, "watch")
+    with pytest.raises(Killed):
+        pair.deploy("1.1.0", probation_seconds=10.0)
+    pair.clock.on_sleep = lambda: None
+    heal(pair)
+    assert {edge: pair.serves(edge) for edge in (EDGE_1, EDGE_2)} == {EDGE_1: "1.1.0", EDGE_2: "1.1.0"} | {bad: "1.0.0"}
+    assert "watch.revert" in pair.news(bad)
+    pair.expire()
+    if again == "recover":
+        assert pair.coordinator().tidy("recover", "tester", -1)["code"] == 0, pair.said
+    elif again == "rollback":
+        assert pair.rollback()["code"] == 0, pair.said
+    else:
+        assert pair.deploy("1.2.0")["code"] == 0, pair.said
+    whole(pair, "1.2.0" if again == "deploy" else "1.0.0")
+    history = pair.history(EDGE_1)
+    assert [(event["verdict"], event["host"]) for event in verdicts(pair)][:1] == [("revert", bad)]
+    assert [stay.verdict for stay in story.stays(history)][:2] == ["good", "bad"]
+    assert {event["release"] for event in history if event["event"] == "bad"} == {"0002-1.1.0"}
+    assert "deploy.interrupted" in pair.news(EDGE_1)
+    # It was followed once: what somebody makes live afterwards stays.
+    pair.deploy("1.3.0")
+    whole(pair, "1.3.0")
+    assert [event["release"] for event in verdicts(pair)].count("0002-1.1.0") == 1
 
 
 # Hosts that are away, new, or gone
@@ -696,6 +770,8 @@ def test_an_edge_that_cannot_measure_is_no_pass(pair: Fleet, changes: dict[str, 
     assert runs == [{"1.0.0", "1.1.0"}] * 2
     assert pair.history(EDGE_1)[-1]["outcome"] == "inconclusive"
     assert [event for event in pair.history(EDGE_1) if event["event"] == "bad"] == []
+    assert [(event["verdict"], event["host"]) for event in verdicts(pair)] == [("inconclusive", EDGE_2)]
+    assert (pair.news(EDGE_1) + pair.news(EDGE_2)).count("watch.inconclusive") == 1
 
 
 @pytest.mark.parametrize(

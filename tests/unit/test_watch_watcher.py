@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from switchyard.engine import layout
+from switchyard.engine import layout, phases
 from switchyard.request import Slo
 from switchyard.watch import probes, state, watcher
 from switchyard.watch.accesslog import Entry
@@ -20,7 +21,7 @@ NEW, OLD, ELSEWHERE = "127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:9"
 SMOKE = {"path": "/health", "status": 200}
 
 
-def on_probation(world: World, seconds: float = 30.0, **changes: object) -> float:
+def on_probation(world: World, seconds: float = 30.0, **changes: Any) -> float:
     """B is live with A beside it, and about to be watched; returns the moment of the switch."""
     world.release(1, "blue", **changes)
     record = world.release(2, "green", previous=A, probation=True, probation_seconds=seconds, **changes)
@@ -113,7 +114,7 @@ def test_requests_from_before_the_switch_are_not_taken_in(world: World) -> None:
     log = layout.LOGS / "edge" / f"{NAME}.jsonl"
     pointer = world.pointer()
     assert pointer
-    target = watcher.phases.site_for(world.paths, world.host, pointer).live_targets("api")[0]
+    target = phases.site_for(world.paths, world.host, pointer).live_targets("api")[0]
     line = {"status": 500, "seconds": 0.1, "upstream": target, "path": "/"}
     moments = [at - 2 + n / 100 for n in range(150)] + [at + 1 + n for n in range(3)]
     log.write_text("".join(json.dumps(line | {"msec": moment}) + "\n" for moment in moments))
@@ -147,7 +148,7 @@ def entry(status: int = 200, upstream: tuple[str, ...] = (NEW,), seconds: float 
 def test_what_a_line_of_the_log_says_of_which_release(one: Entry, side: str | None, errors: int) -> None:
     judge = Judge(Slo())
     watcher.feed(judge, one, {NEW}, {OLD}, [], 2.0)
-    counted = {name: judge.tally(name) for name in ("new", "old")}  # type: ignore[arg-type]
+    counted = {name: judge.tally(name) for name in ("new", "old")}
     assert [name for name, tally in counted.items() if tally.requests] == ([side] if side else [])
     assert sum(tally.errors for tally in counted.values()) == errors
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard import chain
-from switchyard.control.edges import Edges
+from switchyard.control.edges import Edges, worst
 from switchyard.control.operations import Say
 from switchyard.control.rolling import Rolling
 from switchyard.control.rounds import Hosts, Targets, failures, merged, require, sentences
@@ -178,9 +178,9 @@ class Coordinator:
         if live is None:
             raise SwitchyardError(f"Nothing of {hosts.app} is live.", Exit.UNKNOWN_RELEASE)
         target = self._result.release
-        if live.rolling or target == live.release:
+        if not self._edges.follow_verdict() and (live.rolling or target == live.release):
             self._align()
-            live = self._edges.live or live
+        live = self._edges.live or live
         if target == live.release:
             self._result.colour, self._result.changed = live.colour, True
             return "rolled back"
@@ -215,6 +215,8 @@ class Coordinator:
         if live is None:
             if stray := [edge for edge in hosts.edges if found[edge]]:
                 hosts.give_all("switch", stray, "switch", pointer=None)
+            return
+        if self._edges.follow_verdict():
             return
         if live.is_canary:
             hosts.say(
@@ -259,8 +261,11 @@ class Coordinator:
             "records": self._foreign_records(),
         }
         fields |= self._foreign_ledgers()
+        fields["verdict"] = worst(hosts.facts[edge].get("verdict") for edge in hosts.edges)
         began: dict[str, Any] = require(hosts.give("preflight", {hosts.owner: fields}))[hosts.owner]["data"]
         hosts.fence, self._edges.records = began["fence"], began["records"]
+        self._edges.unsettled = began["verdict"]
+        self._edges.note_verdict(began["verdict"])
         live = build(Pointer, began["pointer"], "pointer") if began["pointer"] else None
         self._edges.live = live
         self._result.release, self._result.version = began["release"], began["version"]

@@ -5,7 +5,7 @@ Only their pointers move traffic. When one edge cannot follow, all go back.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,8 @@ MIXED_SECONDS = 2.0
 ANSWER_SECONDS = 1.0
 """How long the others may take to answer once one edge has moved; the rest of `MIXED_SECONDS` is for its way back."""
 
+_FROM_THE_WORST = ("revert", "sick", "inconclusive", "pass")
+
 
 class Edges:
     """The pointer that all edges have, and what their hosts have to be told with it."""
@@ -35,6 +37,8 @@ class Edges:
         """What other hosts wrote into their ledgers, and the owner does not know yet."""
         self.evidence: dict[str, str] = {}
         """What became of the images' checks, for the owner's record."""
+        self.unsettled: dict[str, Any] | None = None
+        """The worst verdict of the edges' watches that no coordinator lived to hear."""
         self._leaving = threading.Lock()
 
     @property
@@ -45,8 +49,11 @@ class Edges:
     def note_events(self, outcomes: Outcomes) -> None:
         """What a host wrote into its copy of the ledger goes into the owner's with the next order."""
         for outcome in outcomes.values():
-            data = outcome.get("data", {}) if isinstance(outcome, dict) else getattr(outcome, "data", {})
-            self.events += data.get("events", [])
+            self.events += _data(outcome).get("events", [])
+
+    def note_verdict(self, verdict: dict[str, Any] | None) -> None:
+        """One verdict for all goes into the owner's ledger."""
+        self.events += [verdict["event"]] if verdict else []
 
     # Pointers
 
@@ -134,6 +141,19 @@ class Edges:
         self._hosts.result.release, self._hosts.result.colour = old.release, old.colour
         return SwitchyardError(f"{reason} {old.release} is live again.", Exit.REVERTED, details)
 
+    def follow_verdict(self) -> bool:
+        """Have every edge leave what one edge's watch took back while nobody led; tells whether that was so."""
+        verdict, live, self.unsettled = self.unsettled, self.live, None
+        if not verdict or not live or not live.previous:
+            return False
+        event = verdict["event"]
+        if not verdict["goes_back"] or event["release"] != live.release:
+            return False
+        reason, back = event["reason"], live.back()
+        self._hosts.say(f"recover: {event['host']} took {live.release} back ({reason}); {back.release} goes live again")
+        self.put_back(back, self._hosts.edges, reason if event["verdict"] == "revert" else "")
+        return True
+
     # Probation
 
     def watch(self, seconds: float) -> None:
@@ -142,7 +162,9 @@ class Edges:
         share = f" at {pointer.share} %" if pointer and pointer.is_canary else ""
         hosts.say(f"watch: {seconds:.0f} s{share} on {', '.join(hosts.edges)}")
         orders = {edge: {"verb": "watch", "pointer": self.mark} for edge in hosts.edges}
-        failed = failures(hosts.give("watch", orders, told=self._leave_at_once))
+        outcomes = hosts.give("watch", orders, told=self._leave_at_once)
+        self.note_verdict(worst(_data(outcome).get("verdict") for outcome in outcomes.values()))
+        failed = failures(outcomes)
         if failed and not hosts.still_ours():
             raise SwitchyardError(sentences(failed), Exit.INTERRUPTED)
         blind = {host: error for host, error in failed.items() if error.code is Exit.INCONCLUSIVE}
@@ -215,3 +237,14 @@ class _Together:
                 )
             if self._late:
                 self._put_back(list(self._moved))
+
+
+def _data(outcome: Outcome) -> dict[str, Any]:
+    """What a host told, also when it failed."""
+    return dict(outcome.get("data", {}) if isinstance(outcome, dict) else getattr(outcome, "data", {}))
+
+
+def worst(verdicts: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The verdict of several edges: a release is as good as the worst of them says."""
+    found = [verdict for verdict in verdicts if verdict]
+    return min(found, key=lambda one: _FROM_THE_WORST.index(one["event"]["verdict"]), default=None)

@@ -22,7 +22,7 @@ from switchyard.engine.effects import replace_file
 from switchyard.engine.layout import AppPaths, HostConfig
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.migrate import is_pending, migrate
-from switchyard.engine.operation import Operation
+from switchyard.engine.operation import Operation, tell_interrupted
 from switchyard.engine.order import Order, read_note, require_group, write_note
 from switchyard.engine.probe import ask, judge_health
 from switchyard.engine.records import Record
@@ -33,6 +33,7 @@ from switchyard.request import Request
 from switchyard.request import parse as parse_request
 from switchyard.secrets import generations
 from switchyard.trust.admit import admit
+from switchyard.watch import state as probations
 
 _KNOWN_EVENT = ("time", "event", "op", "release", "state")
 """What makes an event of the ledger that event, wherever it was copied to."""
@@ -52,6 +53,7 @@ def facts(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "pointer": pointer.mark() if pointer else None,
         "note": note.mark() if note else None,
+        "verdict": verdict(paths, host),
         "lease": {"fence": lease.fence if lease else 0, "alive": bool(lease and lease.alive)},
         "operation": lease.describe() if lease and lease.alive else "",
         "ledger": {"lines": raw.count(b"\n"), "hash": hashlib.sha256(raw).hexdigest()},
@@ -59,6 +61,15 @@ def facts(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
         "records": records.ids(paths),
         "colours": {colour: _colour(paths, host, colour) for colour in COLOURS} if "app" in host.groups else {},
     }
+
+
+def verdict(paths: AppPaths, host: HostConfig, op: str = "") -> dict[str, Any] | None:
+    """What the watch on this edge decided last, or decided for `op`; None when it did not."""
+    known = probations.load(paths)
+    if known is None or known.verdict in ("", "superseded") or (op and known.op != op):
+        return None
+    event = {"time": known.ended or records.now(), "event": "verdict", **known.event, "host": host.name}
+    return {"event": event, "goes_back": known.goes_back}
 
 
 def _colour(paths: AppPaths, host: HostConfig, colour: Colour) -> dict[str, Any]:
@@ -136,18 +147,21 @@ def _begin(op: Operation, order: Order) -> None:
     for start in op.ledger.unfinished():
         if leases.holder(op.paths) is None:
             _end_dead(op.ledger, start, pointer)
+    unsettled = _unsettled(op, order, pointer)
     data = _BEGINNINGS[order.kind](op, order, pointer)
     wanted = {data["release"], pointer.release if pointer else "", pointer.previous if pointer else ""}
     known = {release for release in wanted if records.find(op.paths, release)}
     op.result.data = data | {
         "fence": op.lease.fence if op.lease else 0,
         "pointer": pointer.mark() if pointer else None,
+        "verdict": unsettled,
         "records": {release: records.export(op.paths, release) for release in sorted(known)},
     }
 
 
 def _end_dead(ledger: Ledger, start: dict[str, Any], live: Pointer | None) -> None:
     serving = f"{live.release} is live" if live else "nothing is live"
+    message = f"Its control machine was lost; {serving}."
     reached = any(event["op"] == start["op"] for event in ledger.of("live"))
     ledger.append(
         "end",
@@ -155,10 +169,29 @@ def _end_dead(ledger: Ledger, start: dict[str, Any], live: Pointer | None) -> No
         kind=start["kind"],
         outcome="interrupted, but live" if reached else "interrupted",
         code=int(Exit.INTERRUPTED),
-        message=f"Its control machine was lost; {serving}.",
+        message=message,
         version=start["version"],
         release=live.release if live else "",
     )
+    tell_interrupted(ledger.paths, start, message)
+
+
+def _unsettled(op: Operation, order: Order, pointer: Pointer | None) -> dict[str, Any] | None:
+    """The verdict of an edge's watch that nobody led; None for one that is in the ledger, and so was followed.
+
+    This edge may have gone back by itself: then what is live here, and that the release is bad, was never written down.
+    """
+    if order.verdict is None:
+        return None
+    event = order.verdict["event"]
+    if any(known.get("op") == event["op"] for known in op.ledger.of("verdict")):
+        return None
+    live = op.ledger.last_live()
+    if pointer and live and live[0] == event["release"] != pointer.release and order.verdict["goes_back"]:
+        op.ledger.append("live", op=event["op"], release=pointer.release, colour=pointer.colour)
+        if event["verdict"] == "revert":
+            op.ledger.append("bad", op=event["op"], release=event["release"], reason=event["reason"])
+    return order.verdict
 
 
 def _begin_tidying(op: Operation, order: Order, pointer: Pointer | None) -> dict[str, Any]:
@@ -411,12 +444,13 @@ def _promote(op: Operation, order: Order) -> None:
 def _note_switch(op: Operation, order: Order, before: Pointer | None) -> None:
     """Write a proven switch into the ledger, on the host that keeps it."""
     pointer = order.pointer
-    if order.reason and before and (pointer is None or before.release != pointer.release):
-        op.ledger.append("bad", op=op.id, release=before.release, reason=order.reason)
     if pointer is None:
         op.ledger.append("live", op=op.id, release="", colour="")
     elif op.ledger.last_live() != (pointer.release, pointer.colour):
         phases.note_live(op, records.load(op.paths, pointer.release), pointer.colour)
+    # After the switch that took it back, by which a report knows the one from the other.
+    if order.reason and before and (pointer is None or before.release != pointer.release):
+        op.ledger.append("bad", op=op.id, release=before.release, reason=order.reason)
 
 
 def _watch(op: Operation, order: Order) -> None:
@@ -430,6 +464,8 @@ def _watch(op: Operation, order: Order) -> None:
             with op.exclusively():
                 _turn_back(op, order, error.message)
         raise
+    finally:
+        op.result.data["verdict"] = verdict(op.paths, op.host, op.id)
     if pointer.is_canary:
         return
     with op.exclusively():

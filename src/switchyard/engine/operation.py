@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -204,6 +204,14 @@ class Operation:
     def write_result(self) -> None:
         """Leave the result where followers look for it."""
         write_result(self.paths, self.result)
+
+
+def tell_interrupted(paths: AppPaths, start: Mapping[str, Any], message: str) -> None:
+    """Leave news of a release whose operation died; what died of anything else is no news."""
+    if start["kind"] in ("deploy", "rollback"):
+        app, version, who = str(paths.name), start["version"], start.get("who", "")
+        title = f"{app}: {message}"
+        announce(f"{start['kind']}.interrupted", title, severity="critical", app=app, version=version, who=who)
 
 
 def write_result(paths: AppPaths, result: Result) -> None:

@@ -37,6 +37,8 @@ class Order:
     """Release id to the files of its record, for a host that may lack them."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """Most verbs: what other hosts wrote into their copies of the ledger. migrate: what is known of the schema."""
+    verdict: dict[str, Any] | None = None
+    """begin: what the watch on an edge decided, the worst of them, as its facts tell."""
     hosts: int = 1
     """prepare: application hosts, for the budget of database connections."""
     release: str = ""

@@ -13,11 +13,10 @@ from switchyard.data import exchange, restore, succession
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, edge, handover, phases, ports, prune, records, rejoin
 from switchyard.engine import lease as leases
-from switchyard.engine.announce import announce
 from switchyard.engine.effects import exclusive, run
 from switchyard.engine.layout import EDGE_LIVE, REQUESTS, AppPaths, HostConfig
 from switchyard.engine.ledger import Event, Ledger
-from switchyard.engine.operation import Operation, Result, read_result, write_result
+from switchyard.engine.operation import Operation, Result, read_result, tell_interrupted, write_result
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import Colour, new_operation, other
@@ -248,11 +247,7 @@ def _write_end(paths: AppPaths, ledger: Ledger, start: Event, live: Pointer | No
         version=start["version"],
         release=live.release if live else "",
     )
-    if start["kind"] in ("deploy", "rollback"):
-        who = start.get("who", "")
-        app, version = str(paths.name), start["version"]
-        title = f"{app}: {message}"
-        announce(f"{start['kind']}.interrupted", title, severity="critical", app=app, version=version, who=who)
+    tell_interrupted(paths, start, message)
     if read_result(paths, start["op"]) is None:
         result = Result(start["op"], start["kind"], int(Exit.INTERRUPTED), message, version=start["version"])
         result.release, result.colour = (live.release, live.colour) if live else ("", "")

@@ -29,6 +29,8 @@ class Probation:
     """The canary's share at which it has held, in percent, while this edge waits for the others; -1 for none."""
     verdict: str = ""
     reason: str = ""
+    ended: str = ""
+    """When the verdict fell."""
     canary: bool = False
     """Whether the verdict fell while the release had a share of the clients only."""
     done: bool = False
@@ -40,6 +42,12 @@ class Probation:
     def goes_back(self) -> bool:
         """Whether the old release gets every client again. A canary that nobody can judge is not for more of them."""
         return self.verdict == "revert" or (self.canary and self.verdict in ("sick", "inconclusive"))
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The verdict as the ledger has it."""
+        said = {"op": self.op, "release": self.release, "verdict": self.verdict, "reason": self.reason}
+        return said | {"seconds": round(self.observed, 1)} | self.figures
 
 
 def load(paths: AppPaths) -> Probation | None:

@@ -149,15 +149,7 @@ def carry_out(paths: AppPaths, host: HostConfig, known: Probation) -> None:
         edge.point(paths, phases.site_for(paths, host, settled), host)
     already = any(event.get("op") == known.op for event in op.ledger.of("verdict"))
     if not already:
-        op.ledger.append(
-            "verdict",
-            op=known.op,
-            release=known.release,
-            verdict=known.verdict,
-            reason=known.reason,
-            seconds=round(known.observed, 1),
-            **known.figures,
-        )
+        op.ledger.append("verdict", **known.event)
         _tell(paths, known)
     state.save(paths, known, "done", done=True)
 
@@ -168,9 +160,6 @@ def _carry_out_here(op: Operation, pointer: Pointer, known: Probation) -> None:
         after = pointer.back() if known.goes_back else replace(pointer, probation=False, share=100)
         edge.point(op.paths, phases.site_for(op.paths, op.host, after), op.host)
         write_note(op.paths, after, op.host)
-    if known.verdict != "pass":
-        # Whoever leads them may be gone. That all is well is for them to say.
-        _tell(op.paths, known)
     state.save(op.paths, known, "done", done=True)
 
 
@@ -307,9 +296,14 @@ class _Watcher:
             if entry.at >= self.known.switched_at:
                 feed(self.judge, entry, self.new, self.old, self.routes, self.slo.p95_seconds)
         for found in prober.tick():
-            self.blind = found.new.startswith(BLIND) if "health" in found.name else self.blind
-            if not found.new.startswith(BLIND):
-                self.judge.probe(time.time(), found.name, found.new, found.old, found.old_seconds)
+            self.waiting.append(found)
+            if not found.health:
+                # An edge that is down fails a smoke test as well; the next health probe tells whether it is.
+                continue
+            self.blind = found.blind
+            for one in () if self.blind else self.waiting:
+                self.judge.probe(time.time(), one.name, one.new, one.old, one.old_seconds)
+            self.waiting.clear()
 
     def _baseline(self) -> dict[str, Tally]:
         """What the old release did before the switch, out of the end of the log."""
@@ -351,10 +345,15 @@ class _Watcher:
                 "old_errors": old.errors,
             }
         self.say(f"watch: verdict {kind}{f': {verdict.reason}' if verdict.reason else ''}")
-        return state.save(
-            self.paths, self.known, "verdict", verdict=kind, reason=verdict.reason, done=kind == "superseded",
-            canary=hasattr(self, "pointer") and self.pointer.is_canary, figures=figures,
+        pointer = getattr(self, "pointer", None)
+        ended = replace(
+            self.known, verdict=kind, reason=verdict.reason, ended=records.now(), done=kind == "superseded",
+            canary=bool(pointer and pointer.is_canary), figures=figures,
         )  # fmt: skip
+        if pointer and pointer.members and kind not in ("pass", "superseded"):
+            # Whoever leads several edges may be gone; that all is well is for them alone to say.
+            _tell(self.paths, ended)
+        return state.save(self.paths, ended, "verdict")
 
 
 def feed(judge: Judge, entry: Entry, new: set[str], old: set[str], routes: list[str], slow: float) -> None:
