@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from switchyard.watch.accesslog import Entry, Follower, Place, parse
 
@@ -92,3 +96,15 @@ def test_the_address_that_was_asked_first_and_those_that_stepped_in() -> None:
     assert read(header_seconds="", seconds=7.5).seconds == 7.5
     assert not read(upstream="").judged and not read(status=101).judged and read(status=499).aborted
     assert parse(b"{}") is None and parse(b"[1]") is None
+
+
+def test_a_log_on_a_full_disk_is_not_readable_until_there_is_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "a.jsonl"
+    log.write_text(line(1))
+    follower = Follower(log, Place(log.stat().st_ino, 0))
+    free = [0, 8]
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free.pop(0)))
+    assert (paths(follower), follower.readable) == (["/1"], False)
+    assert (paths(follower), follower.readable) == ([], True)

@@ -81,13 +81,13 @@ class Follower:
         self.path = path
         self.place = place or end_of(path)
         self.readable = True
-        """Whether the last `read` found the log and understood it."""
+        """Whether the last `read` found a log that Nginx can write, and understood it."""
         self._file: BinaryIO | None = None
 
     def read(self) -> Iterator[Entry]:
         """Every whole line that is new, of the rotated file first. A line that is half written waits."""
         lines, understood = 0, 0
-        self.readable = self.path.is_file()
+        self.readable = _takes_lines(self.path)
         for raw in self._lines():
             lines += 1
             entry = parse(raw)
@@ -141,6 +141,14 @@ class Follower:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _takes_lines(path: Path) -> bool:
+    """Whether the log is there and has room: on a full disk Nginx drops lines, and silence is not little traffic."""
+    try:
+        return path.is_file() and os.statvfs(path).f_bavail > 0
+    except OSError:
+        return False
 
 
 def _inode(path: Path) -> int:
