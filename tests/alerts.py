@@ -96,6 +96,7 @@ CASES = {
     "OperationHangs": _one(f"switchyard_lease_age_seconds{{{APP}}}", "3700", "3500"),
     "LedgerChanged": _one(f"switchyard_ledger_findings{{{APP}}}", "1", "0"),
     "CollectorSilent": _one('switchyard_collected_seconds{instance="a"}', "0x10", "0+60x10", 8),
+    "StandingWatchSilent": _one('switchyard_looked_seconds{instance="a"}', "0x40", "0+60x40", 35),
     "ExporterAbsent": _one('up{job="node",instance="a"}', "0x10", "0x3 1x7", 8),
     "CpuBusy": _one('node_cpu_seconds_total{mode="idle",instance="a"}', _idle(15), _idle(24), 30),
     "CpuVeryBusy": _one('node_cpu_seconds_total{mode="idle",instance="a"}', _idle(9), _idle(15), 30),

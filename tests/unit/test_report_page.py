@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from switchyard.engine.site import Pointer
 from switchyard.report import collector, metrics, page
 from switchyard.report.charts import nice
 from switchyard.report.data import Data
 from switchyard.report.dora import compute
 from switchyard.report.style import CSS
 from switchyard.report.traffic import Minutes
+from switchyard.watch import standing
 from tests.unit.engine_world import NAME, World
 from tests.week import Week, week
 
@@ -178,6 +180,21 @@ def test_the_collector_makes_page_and_metrics(world: World, monkeypatch: pytest.
     assert f'switchyard_deployments_total{{app="shop",environment="test"}} {deployed}\n' in text
     names = set(re.findall(r"^(\w+?)(?:_bucket|_count|_sum)?\{", text, re.MULTILINE))
     assert names <= set(metrics._HELP)
+
+
+def test_probation_last_verdict_and_last_look_are_metrics_while_nobody_holds_the_lease(world: World) -> None:
+    world.release(1, "blue")
+    world.release(2, "green", previous="0001-1.0.0", probation=True)
+    world.ledger().append("verdict", op="x", release="0001-1.0.0", verdict="pass")
+    found = {name: (labels, value) for name, labels, value in metrics.samples([NAME])}
+    app = {"app": "shop", "environment": "test"}
+    assert found["switchyard_probation"] == (app, 1.0)
+    assert found["switchyard_verdict_info"] == (app | {"release": "0001-1.0.0", "verdict": "pass"}, 1)
+    assert "switchyard_looked_seconds" not in found
+    standing.save(standing.Standing(looked_at=1234.0))
+    world.point(Pointer("0002-2.0.0", "green", "0001-1.0.0"))
+    found = {name: (labels, value) for name, labels, value in metrics.samples([NAME])}
+    assert (found["switchyard_probation"][1], found["switchyard_looked_seconds"]) == (0.0, ({}, 1234.0))
 
 
 def test_labels_are_escaped() -> None:

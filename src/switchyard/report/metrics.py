@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from switchyard import chain
-from switchyard.engine import docker, status
+from switchyard.engine import docker, phases, status
 from switchyard.engine import lease as leases
 from switchyard.engine.effects import replace_file
 from switchyard.engine.layout import STATE, AppPaths
@@ -18,6 +18,7 @@ from switchyard.engine.ledger import Ledger, content
 from switchyard.names import AppName
 from switchyard.report import facts, host, story, traffic
 from switchyard.report.dora import compute
+from switchyard.watch import standing
 
 DIRECTORY = Path("/var/lib/prometheus/node-exporter")
 _LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0)
@@ -32,6 +33,7 @@ _HELP = {
     "switchyard_live_info": ("gauge", "The live release and its colour; always 1."),
     "switchyard_live_since_seconds": ("gauge", "When the live release went live."),
     "switchyard_probation": ("gauge", "1 while the live release is on probation."),
+    "switchyard_verdict_info": ("gauge", "The last verdict on a release, and which release; always 1."),
     "switchyard_deployments_total": ("counter", "Releases that a deploy made live."),
     "switchyard_reverts_total": ("counter", "Releases that were taken back by their probation."),
     "switchyard_operation_failures_total": ("counter", "Deploys and rollbacks that failed before anything was live."),
@@ -46,6 +48,7 @@ _HELP = {
     "switchyard_wal_ready": ("gauge", "Pieces of Postgres' write-ahead log that wait to be archived."),
     "switchyard_container_restarts_total": ("counter", "Restarts of a container by Docker, since it was made."),
     "switchyard_disk_days_to_full": ("gauge", "Days until a file system is full at its rate of the last week."),
+    "switchyard_looked_seconds": ("gauge", "When the standing watch last looked at this host."),
     "switchyard_collected_seconds": ("gauge", "When these metrics were made."),
 }
 
@@ -66,6 +69,8 @@ def samples(names: Sequence[AppName]) -> Iterator[Sample]:
     for disk in host.disks():
         if disk.days_to_full is not None:
             yield "switchyard_disk_days_to_full", {"path": disk.path}, disk.days_to_full
+    if looked := standing.load().looked_at:
+        yield "switchyard_looked_seconds", {}, looked
     yield "switchyard_collected_seconds", {}, time.time()
 
 
@@ -94,7 +99,12 @@ def _of_app(paths: AppPaths) -> Iterator[Sample]:
 def _operation(paths: AppPaths, ledger: Ledger) -> Iterator[Sample]:
     lease = leases.holder(paths)
     began = next((story.moment(start) for start in ledger.unfinished() if lease and start["op"] == lease.op), None)
-    yield "switchyard_probation", {}, float(lease is not None and lease.phase == "watch")
+    # By the pointer: a watch outlives its operation, and the lease of that.
+    pointer = phases.live_pointer(paths)
+    yield "switchyard_probation", {}, float(bool(pointer and pointer.probation))
+    if judged := [*ledger.of("verdict")][-1:]:
+        labels = {"release": str(judged[0]["release"]), "verdict": str(judged[0]["verdict"])}
+        yield "switchyard_verdict_info", labels, 1
     yield "switchyard_lease_age_seconds", {}, (story.now() - began).total_seconds() if began else 0.0
 
 
