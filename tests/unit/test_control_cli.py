@@ -122,9 +122,14 @@ def test_an_injected_version_reaches_no_host(host: Recorder, read: Read, version
         (["show", "test", "42"], ["show", "shop-test", "42"]),
         (["dora", "test", "--days", "7", "--json"], ["dora", "shop-test", "--days", "7.0", "--json"]),
         (["prune", "test", "--retain", "1", "--json"], ["prune", "shop-test", "--retain", "1", "--json"]),
+        (["promote", "test"], ["promote", "shop-test", "--who", "me@here"]),
+        (["abort", "test", "--json"], ["abort", "shop-test", "--who", "me@here", "--json"]),
     ],
 )
-def test_the_other_verbs_are_the_engines_own(host: Recorder, typed: list[str], called: list[str]) -> None:
+def test_the_other_verbs_are_the_engines_own(
+    host: Recorder, monkeypatch: pytest.MonkeyPatch, typed: list[str], called: list[str]
+) -> None:
+    monkeypatch.setattr(cli, "who", lambda: "me@here")
     assert cli.main(typed) == 0
     assert host.calls == [called]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from switchyard.engine import layout, phases
+from switchyard.engine import cli, layout, phases
+from switchyard.engine.site import Pointer
 from switchyard.request import Slo
 from switchyard.watch import probes, state, watcher
 from switchyard.watch.accesslog import Entry
@@ -188,3 +190,21 @@ def test_only_health_tells_that_the_edge_is_away() -> None:
     assert Found("health of api", silent, None, 0.0, health=True).blind
     assert not Found("health of api", "the new release answers 503", None, 0.0, health=True).blind
     assert not Found("smoke test GET /health", silent, None, 0.0).blind
+
+
+# By hand
+
+
+def test_who_promotes_a_canary_is_in_the_ledger_and_a_step_by_itself_names_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    layout.HOST_FILE.parent.mkdir(parents=True)
+    layout.HOST_FILE.write_text(json.dumps({"name": "vm1", "groups": ["app", "edge"], "edge_image": "e@1"}))
+    canary = {"steps": [5, 50], "seconds": 10.0}
+    on_probation(world, canary=canary)
+    world.point(Pointer(B, "green", A, probation=True, share=5))
+    assert cli.main(["promote", str(NAME), "--who", "ann@desk"]) == 0
+    assert verdict(world).verdict == "pass"
+    told = [(event["op"], event["share"], event.get("who")) for event in world.ledger().of("canary")]
+    assert told == [(OPERATION, 50, "ann@desk"), (OPERATION, 100, None)]

@@ -306,6 +306,7 @@ def _pass_on(verb: str) -> Handler:
             raise SwitchyardError(ONE_EDGE[verb].format(environment.environment), Exit.USAGE)
         words = [verb, *(["--app"] if verb == "recover" else []), str(environment.name)]
         words += [arguments.what] if hasattr(arguments, "what") else []
+        words += ["--who", who()] if verb in ("promote", "abort") else []
         for option in ("limit", "retain", "days"):
             if getattr(arguments, option, None) is not None:
                 words += [f"--{option}", str(getattr(arguments, option))]

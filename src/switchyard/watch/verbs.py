@@ -19,7 +19,8 @@ def add_verbs(verb: VerbAdder) -> None:
     child = verb("watch", _watch, "watch a release on probation (the unit's own command)", with_json=False)
     child.add_argument("operation")
     verb("look", _look, "look once at services, users' answers and this host, and alert what is wrong", app=False)
-    verb("promote", _promote, "give the release on probation its next share of the clients")
+    child = verb("promote", _promote, "give the release on probation its next share of the clients")
+    child.add_argument("--who", default="", help="who asks, for the ledger")
     child = verb("abort", _abort, "take the release on probation back, and mark it bad")
     child.add_argument("--who", default="", help="who asks, for the ledger")
 
@@ -66,7 +67,8 @@ def _promote(arguments: argparse.Namespace) -> int:
         pointer = phases.live_pointer(op.paths)
         if pointer is None or not pointer.is_canary:
             raise SwitchyardError(f"Nothing of {op.paths.name} waits to be promoted.", Exit.UNKNOWN_RELEASE)
-        share = watcher.promote(op.paths, op.host, pointer, lambda _: None)
+        who = arguments.who or op.who
+        share = watcher.promote(op.paths, op.host, pointer, lambda _: None, who=who)
     words = f"{pointer.release} has {share} % of the clients of {op.paths.name}"
     show(arguments, {"release": pointer.release, "share": share}, words)
     return 0

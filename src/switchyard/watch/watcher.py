@@ -373,11 +373,21 @@ def covers(route: str, path: str) -> bool:
     return path.startswith(route) if route.endswith("/") else path == route
 
 
-def promote(paths: AppPaths, host: HostConfig, pointer: Pointer, say: Callable[[str], None]) -> int:
-    """Give the release on probation its next share of the clients; the caller holds the application's lock."""
+def next_share(paths: AppPaths, pointer: Pointer) -> int:
+    """The share of the clients that follows the one that a release has."""
     steps = [*records.load(paths, pointer.release).request.canary.steps, 100]
-    share = next((step for step in steps if step > pointer.share), 100)
+    return next((step for step in steps if step > pointer.share), 100)
+
+
+def promote(paths: AppPaths, host: HostConfig, pointer: Pointer, say: Callable[[str], None], *, who: str = "") -> int:
+    """Give the release on probation its next share of the clients; the caller holds the application's lock.
+
+    `who` asked for it, where it was a person.
+    """
+    share = next_share(paths, pointer)
     edge.point(paths, phases.site_for(paths, host, replace(pointer, share=share)), host, unseen=True)
-    Ledger.load(paths).append("canary", op="watch", release=pointer.release, share=share)
+    known = state.load(paths)
+    op = known.op if known and known.release == pointer.release else "watch"
+    Ledger.load(paths).append("canary", op=op, release=pointer.release, share=share, **{"who": who} if who else {})
     say(f"watch: {pointer.release} has {share} % of the clients now")
     return share
