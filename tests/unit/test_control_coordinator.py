@@ -13,6 +13,7 @@ import pytest
 from switchyard import chain
 from switchyard.control import edges, survey
 from switchyard.data import point
+from switchyard.engine import lease
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.operation import Operation
 from switchyard.errors import Exit, SwitchyardError
@@ -746,6 +747,186 @@ def test_a_canary_that_nobody_leads_on_goes_back_by_itself(pair: Fleet) -> None:
     whole(pair, "1.0.0")
 
 
+# A canary that waits for a person
+
+MANUAL = CANARY | {"manual": True}
+
+
+def while_waiting(fleet: Fleet, act: Callable[[], object]) -> None:
+    """Let something happen whenever the coordinator, and no host, waits."""
+
+    def on_sleep() -> None:
+        with fleet.lock:
+            somewhere = fleet._here
+        if not somewhere:
+            act()
+
+    fleet.clock.on_sleep = on_sleep
+
+
+def watch_again(fleet: Fleet, edge: str) -> None:
+    """What systemd does with a watch that died; in this world, one that waits has."""
+    with fleet.on(edge) as paths:
+        known = state.load(paths)
+    assert known and fleet.at(edge, ["watch", str(NAME), known.op]).code == 0
+
+
+def test_a_canary_by_hand_waits_for_a_person_at_each_step_and_moves_every_edge(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    seen: list[list[int]] = []
+    by = iter([EDGE_2, EDGE_1])
+
+    def promote() -> None:
+        seen.append(shares(pair))
+        for edge in (EDGE_1, EDGE_2):
+            with pair.on(edge) as paths:
+                assert lease.holder(paths), edge
+        # Far longer than a lease lives.
+        if len(seen) % 100 == 0:
+            assert pair.at(next(by), ["promote", str(NAME), "--who", "ann@desk"]).code == 0
+
+    while_waiting(pair, promote)
+    done = pair.deploy("1.1.0", canary=MANUAL)
+    assert done["code"] == 0, pair.said
+    assert seen == [[5, 5]] * 100 + [[50, 50]] * 100
+    told = [(e["share"], e["who"], e["op"] == done["op"]) for e in pair.history(EDGE_2) if e["event"] == "canary"]
+    assert told == [(50, "ann@desk", True), (100, "ann@desk", True)]
+    reminded = [line for line in pair.said if "'scripts/switchyard promote test' gives it 50 %" in line]
+    assert 1 < len(reminded) < 10
+    whole(pair, "1.1.0")
+
+
+@pytest.mark.parametrize("bad", [EDGE_1, EDGE_2])
+def test_a_canary_that_one_edge_takes_back_while_it_waits_is_taken_back_by_all(pair: Fleet, bad: str) -> None:
+    pair.deploy("1.0.0")
+
+    def fail() -> None:
+        for machine in pair.machines.values():
+            machine.sick = {"0002-1.1.0"}
+        watch_again(pair, bad)
+        heal(pair)
+
+    while_waiting(pair, fail)
+    done = pair.deploy("1.1.0", canary=MANUAL)
+    assert done["code"] == Exit.REVERTED and f"{bad}: 0002-1.1.0 failed as a canary: health of api" in done["message"]
+    whole(pair, "1.0.0")
+    assert [event["release"] for event in pair.history(EDGE_1) if event["event"] == "bad"] == ["0002-1.1.0"]
+    assert [(event["verdict"], event["host"]) for event in verdicts(pair)] == [("revert", bad)]
+
+
+def test_a_canary_that_waits_is_kept_while_it_is_led_and_goes_back_when_its_leader_dies(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+
+    def die() -> None:
+        raise Killed
+
+    while_waiting(pair, die)
+    with pytest.raises(Killed):
+        pair.deploy("1.1.0", canary=MANUAL)
+    with pair.on(EDGE_1) as paths:
+        held = lease.read(paths)
+    assert held and shares(pair) == [5, 5]
+    beaten: list[float] = []
+    for edge in (EDGE_1, EDGE_2):
+        until = pair.clock.now + 600
+
+        def lead(edge: str = edge, until: float = until) -> None:
+            if (beaten[-1] if beaten else 0.0) + 15 < pair.clock.now < until:
+                beaten.append(pair.clock.now)
+                pointer = pair.pointer(edge)
+                assert pointer and pointer.share == 5
+                pair.at(edge, ["beat", str(NAME), str(held.fence), "watch"])
+
+        pair.clock.on_sleep = lead
+        watch_again(pair, edge)
+        assert pair.clock.now > until + 120
+    assert len(beaten) > 60
+    whole(pair, "1.0.0")
+
+
+def test_nobody_promotes_what_nobody_leads_or_what_goes_on_by_itself(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    refused: list[tuple[int, str]] = []
+
+    def promote() -> None:
+        answer = pair.at(EDGE_2, ["promote", str(NAME)])
+        refused.append((answer.code, answer.err))
+        raise Killed
+
+    def early(what: dict[str, Any]) -> str:
+        if what["verb"] == "promote" and what["order"]:
+            promote()
+        return ""
+
+    pair.wires[EDGE_1].cut = early
+    with pytest.raises(Killed):
+        pair.deploy("1.1.0", canary=CANARY)
+    assert refused[0][0] == Exit.USAGE and "follows by itself" in refused[0][1]
+    heal(pair)
+    pair.expire()
+
+    def late() -> None:
+        pair.expire()
+        promote()
+
+    while_waiting(pair, late)
+    with pytest.raises(Killed):
+        pair.deploy("1.2.0", canary=MANUAL)
+    assert refused[1][0] == Exit.UNKNOWN_RELEASE and "deploy it again" in refused[1][1]
+
+
+def test_a_rollback_ends_a_canary_that_waits_and_one_edge_is_never_aborted_alone(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    done: list[dict[str, Any]] = []
+
+    def go_back() -> None:
+        answer = pair.at(EDGE_1, ["abort", str(NAME)])
+        assert answer.code == Exit.USAGE and "scripts/rollback.sh test" in answer.err
+        pair.clock.on_sleep = lambda: None
+        done.append(pair.rollback())
+
+    while_waiting(pair, go_back)
+    deployed = pair.deploy("1.1.0", canary=MANUAL)
+    assert (deployed["code"], done[0]["code"]) == (Exit.INTERRUPTED, 0), pair.said
+    whole(pair, "1.0.0")
+    assert shares(pair) == [100, 100]
+
+
+def test_a_promotion_of_another_step_or_release_is_no_promotion(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    others = iter([("0001-1.0.0", 50), ("0002-1.1.0", 5), ("0002-1.1.0", 100), ("0003-1.2.0", 50)])
+
+    def promote() -> None:
+        assert shares(pair) == [5, 5] or shares(pair) == [50, 50]
+        if given := next(others, None):
+            with pair.on(EDGE_1) as paths:
+                state.give(paths, state.Promotion(*given, "somebody"))
+            assert shares(pair) == [5, 5]
+        else:
+            pair.at(EDGE_1, ["promote", str(NAME)])
+
+    while_waiting(pair, promote)
+    assert pair.deploy("1.1.0", canary=MANUAL)["code"] == 0, pair.said
+    assert next(others, None) is None
+    whole(pair, "1.1.0")
+
+
+def test_what_a_person_gave_every_client_is_judged_once_more(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+
+    def act() -> None:
+        pointer = pair.pointer(EDGE_2)
+        if not pair._here:
+            pair.at(EDGE_1, ["promote", str(NAME)])
+        elif pair._here == EDGE_2 and pointer and (pointer.release, pointer.share) == ("0002-1.1.0", 100):
+            pair.machines[APP_1].sick = pair.machines[APP_2].sick = {"0002-1.1.0"}
+
+    pair.clock.on_sleep = act
+    done = pair.deploy("1.1.0", canary=MANUAL, probation_seconds=10.0)
+    assert done["code"] == Exit.REVERTED, pair.said
+    whole(pair, "1.0.0")
+
+
 @pytest.mark.parametrize(("changes", "serves"), [({}, "1.1.0"), ({"canary": CANARY}, "1.0.0")])
 def test_an_edge_that_cannot_measure_is_no_pass(pair: Fleet, changes: dict[str, Any], serves: str) -> None:
     pair.deploy("1.0.0")
@@ -777,7 +958,6 @@ def test_an_edge_that_cannot_measure_is_no_pass(pair: Fleet, changes: dict[str, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"canary": CANARY | {"manual": True}}, "app_canary.manual is for one host"),
         ({"watch": "detached"}, "watch=detached' is for one host"),
         ({"rolling": 1}, "app_rolling leaves no old release to stand by"),
         ({"rolling": 1, "probation_seconds": 0.0, "canary": CANARY}, "app_rolling leaves no old release to stand by"),

@@ -17,12 +17,6 @@ from switchyard.names import check_version
 
 Handler = Callable[[argparse.Namespace, Environment], int]
 
-ONE_EDGE = {
-    "promote": "With several hosts every step of a canary follows by itself, on all edges, once the last one has held.",
-    "abort": "With several hosts, 'scripts/rollback.sh {0}' takes the release on probation back, on all edges.",
-}
-"""Verbs that would let the edges differ, with what to do instead."""
-
 _connected: dict[str, list[fleet.Member]] = {}
 
 _CODES = """exit codes:
@@ -302,8 +296,12 @@ def _pass_on(verb: str) -> Handler:
         several = fleet.single(members) is None
         if verb in ("recover", "prune") and several:
             return _tidy(arguments, environment, members, verb)
-        if verb in ONE_EDGE and several:
-            raise SwitchyardError(ONE_EDGE[verb].format(environment.environment), Exit.USAGE)
+        if verb == "abort" and several:
+            raise SwitchyardError(
+                f"With several hosts, 'scripts/rollback.sh {environment.environment}' takes the release on probation "
+                "back, on all edges.",
+                Exit.USAGE,
+            )
         words = [verb, *(["--app"] if verb == "recover" else []), str(environment.name)]
         words += [arguments.what] if hasattr(arguments, "what") else []
         words += ["--who", who()] if verb in ("promote", "abort") else []

@@ -83,7 +83,7 @@ class Coordinator:
         if self._edges.live and self._edges.live.probation:
             for share in shares[1:]:
                 self._edges.watch(float(canary.get("seconds", CANARY_SECONDS)))
-                self._edges.promote(share)
+                self._edges.promote(share, self._edges.await_promotion(share) if canary.get("manual") else "")
             self._edges.watch(seconds)
         return "live"
 
@@ -390,9 +390,7 @@ def _require_possible(request: Mapping[str, Any], hosts: int) -> None:
     canary = request.get("canary", {})
     watched = float(request.get("probation_seconds", 0)) > 0 or canary.get("steps")
     refused = ""
-    if canary.get("steps") and canary.get("manual"):
-        refused = "app_canary.manual is for one host: with several, each step follows the one before that held."
-    elif request.get("watch") == "detached":
+    if request.get("watch") == "detached":
         refused = "'-e watch=detached' is for one host: with several, this command makes the edges agree on a verdict."
     elif request.get("rolling") and hosts > 1 and watched:
         refused = (

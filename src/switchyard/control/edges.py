@@ -3,6 +3,7 @@
 Only their pointers move traffic. When one edge cannot follow, all go back.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +11,26 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from switchyard.control.rounds import Hosts, Outcome, Outcomes, Targets, failures, merged, sentences, went_back
+from switchyard.control.rounds import (
+    BEAT_SECONDS,
+    Facts,
+    Hosts,
+    Outcome,
+    Outcomes,
+    Targets,
+    failures,
+    merged,
+    sentences,
+    went_back,
+)
 from switchyard.control.transport import ConnectionLost
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import Colour, other
+from switchyard.names import AppName, Colour, other
 
+_ASK_SECONDS = 2.0
+"""How often edges are asked while a canary waits to be promoted."""
+_REMIND_SECONDS = 60.0
 PROOF_SECONDS = 5.0
 MIXED_SECONDS = 2.0
 """How long two edges may differ, and so what each is given for its proof."""
@@ -113,12 +128,15 @@ class Edges:
         some = f" for {pointer.share} % of the clients" if pointer.is_canary else ""
         hosts.say(f"switch: {pointer.release} is live on {pointer.colour}{some}, proven on {', '.join(hosts.edges)}")
 
-    def promote(self, share: int) -> None:
-        """Give the canary its next share on every edge at once; when one cannot follow, all go back."""
+    def promote(self, share: int, who: str = "") -> None:
+        """Give the canary its next share on every edge at once; when one cannot follow, all go back.
+
+        `who` asked for it, where it was a person.
+        """
         if self.live is None:
             return
         hosts, pointer = self._hosts, replace(self.live, share=share)
-        fields = {"verb": "promote", "pointer": pointer.mark(), "within": self._within}
+        fields = {"verb": "promote", "pointer": pointer.mark(), "within": self._within, "asked_by": who}
         if failed := failures(hosts.give("switch", dict.fromkeys(hosts.edges, fields))):
             raise self._taken_back(pointer, sentences(failed), next(iter(failed.values())).details)
         self.live = pointer
@@ -182,6 +200,52 @@ class Edges:
             hosts.say(f"WARNING: the watch on {host} ended early ({error.message}); it serves {hosts.result.release}")
         if pointer and not pointer.is_canary:
             self.live = replace(pointer, probation=False)
+
+    def await_promotion(self, share: int) -> str:
+        """Wait until somebody gives the canary its next share, on whichever edge; returns who did.
+
+        Every edge watches on. One that leaves the release takes all others with it.
+        """
+        hosts, pointer = self._hosts, self.live
+        if pointer is None:
+            return ""
+        said = beaten = -math.inf
+        while True:
+            if time.monotonic() - beaten >= BEAT_SECONDS:
+                beaten = time.monotonic()
+                hosts.beat_edges()
+            found = hosts.look_at(hosts.edges)
+            if any(facts["lease"]["fence"] > hosts.fence for facts in found.values()):
+                raise SwitchyardError(f"Another operation took over while {pointer.release} waited.", Exit.INTERRUPTED)
+            self._follow_while_waiting(pointer, found)
+            for facts in found.values():
+                given = facts["promotion"] or {}
+                if (given.get("release"), given.get("share")) == (pointer.release, share):
+                    return str(given["who"])
+            if time.monotonic() - said >= _REMIND_SECONDS:
+                said = time.monotonic()
+                hosts.say(
+                    f"canary: {pointer.release} has held at {pointer.share} %; "
+                    f"'scripts/switchyard promote {AppName.parse(hosts.app).environment}' gives it {share} %"
+                )
+            time.sleep(_ASK_SECONDS)
+
+    def _follow_while_waiting(self, pointer: Pointer, found: dict[str, Facts]) -> None:
+        """Raise when an edge has left the canary, or could not judge it; then every edge leaves it."""
+        told = [facts["verdict"] for facts in found.values()]
+        verdict = worst(one for one in told if one and one["event"]["op"] == self._hosts.op)
+        left = [edge for edge, facts in found.items() if facts["pointer"] != pointer.mark()]
+        if verdict:
+            self.note_verdict(verdict)
+            event = verdict["event"]
+            reason = f"{event['host']}: {pointer.release} failed as a canary: {event['reason']}."
+            if event["verdict"] == "revert":
+                raise self._taken_back(pointer, reason, "")
+            self.put_back(pointer.back(), self._hosts.edges)
+            self._hosts.result.release, self._hosts.result.colour = pointer.previous, other(pointer.colour)
+            raise SwitchyardError(reason, Exit.INCONCLUSIVE)
+        if left:
+            raise self._taken_back(pointer, f"{', '.join(left)} left {pointer.release} without a verdict.", "")
 
     def _leave_at_once(self, host: str, outcome: Outcome) -> None:
         """Have the other edges leave the release that one of them has just taken back, while they still watch."""

@@ -107,22 +107,28 @@ class Hosts:
 
     def look(self) -> None:
         """Ask every host what is so; those that cannot be reached are noted."""
-
-        def one(name: str) -> Facts | SwitchyardError | ConnectionLost:
-            try:
-                return self.ask(name, "facts", self.app)
-            except (SwitchyardError, ConnectionLost) as error:
-                return error
-
-        with ThreadPoolExecutor(max_workers=max(1, len(self._members))) as pool:
-            answers = dict(zip(self._members, pool.map(one, self._members), strict=True))
-        for name, answer in answers.items():
+        for name, answer in self._ask_all([*self._members], "facts", self.app).items():
             if isinstance(answer, ConnectionLost):
                 self.away[name] = str(answer)
             elif isinstance(answer, SwitchyardError):
                 raise answer
             else:
                 self.facts[name] = answer
+
+    def look_at(self, names: Sequence[str]) -> dict[str, Facts]:
+        """What is so on those of these hosts that answer."""
+        answers = self._ask_all(names, "facts", self.app)
+        return {name: answer for name, answer in answers.items() if isinstance(answer, dict)}
+
+    def _ask_all(self, names: Sequence[str], *words: str) -> dict[str, Facts | SwitchyardError | ConnectionLost]:
+        def one(name: str) -> Facts | SwitchyardError | ConnectionLost:
+            try:
+                return self.ask(name, *words)
+            except (SwitchyardError, ConnectionLost) as error:
+                return error
+
+        with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
+            return dict(zip(names, pool.map(one, names), strict=True))
 
     def _require_provisioned(self, name: str, facts: Facts, engine: str) -> None:
         if engine and facts["engine"] != engine:
@@ -209,6 +215,10 @@ class Hosts:
         with contextlib.suppress(SwitchyardError, ConnectionLost):
             return bool(self.ask(self.owner, "beat", self.app, str(self.fence), "watch", "--json")["held"])
         return True
+
+    def beat_edges(self) -> None:
+        """Tell every edge that it is led, while none of them has an order."""
+        self._ask_all(self.edges, "beat", self.app, str(self.fence), "watch", "--json")
 
     def _beat(self, phase: str) -> None:
         with contextlib.suppress(SwitchyardError, ConnectionLost):

@@ -109,6 +109,11 @@ class AppPaths:
         return self.state / "probation.json"
 
     @property
+    def promotion(self) -> Path:
+        """The step that somebody gave a canary of several hosts, for the operation that leads it."""
+        return self.state / "promotion.json"
+
+    @property
     def results(self) -> Path:
         """How each operation ended, for whoever follows it."""
         return self.state / "ops"

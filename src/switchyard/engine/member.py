@@ -8,7 +8,7 @@ be run again.
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def facts(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
     """What a coordinator has to know of this host before it begins."""
     lease = leases.read(paths)
     pointer = phases.file_pointer(paths)
-    note = read_note(paths)
+    note, given = read_note(paths), probations.promotion(paths)
     raw = paths.ledger.read_bytes() if paths.ledger.is_file() else b""
     numbers = [parsed[0] for path in paths.releases.glob("[0-9]*-*") if (parsed := parse_release_id(path.name))]
     return {
@@ -54,6 +54,7 @@ def facts(paths: AppPaths, host: HostConfig) -> dict[str, Any]:
         "pointer": pointer.mark() if pointer else None,
         "note": note.mark() if note else None,
         "verdict": verdict(paths, host),
+        "promotion": asdict(given) if given else None,
         "lease": {"fence": lease.fence if lease else 0, "alive": bool(lease and lease.alive)},
         "operation": lease.describe() if lease and lease.alive else "",
         "ledger": {"lines": raw.count(b"\n"), "hash": hashlib.sha256(raw).hexdigest()},
@@ -413,7 +414,6 @@ def _check(op: Operation, order: Order) -> None:
 def _switch(op: Operation, order: Order) -> None:
     """Make a pointer live on this edge and prove it, or go back to one without waiting for a proof."""
     require_group(op.host, "edge", "switch")
-    before = phases.live_pointer(op.paths)
     if order.pointer is None:
         edge.unpoint(op.paths, op.host)
         op.say("switch: nothing was live before, so the edge serves nothing")
@@ -426,7 +426,7 @@ def _switch(op: Operation, order: Order) -> None:
     for name, text in order.evidence.items():
         replace_file(op.paths.releases / order.release / name, text, step="record.evidence", mode=0o640)
     if order.owner and not order.quiet:
-        _note_switch(op, order, before)
+        _note_switch(op, order)
 
 
 def _promote(op: Operation, order: Order) -> None:
@@ -437,20 +437,21 @@ def _promote(op: Operation, order: Order) -> None:
     edge.point(op.paths, phases.site_for(op.paths, op.host, pointer), op.host, within=order.within, unseen=True)
     write_note(op.paths, pointer, op.host)
     if order.owner:
-        op.ledger.append("canary", op=op.id, release=pointer.release, share=pointer.share)
+        asked = {"who": order.asked_by} if order.asked_by else {}
+        op.ledger.append("canary", op=op.id, release=pointer.release, share=pointer.share, **asked)
     op.say(f"canary: {pointer.release} has {pointer.share} % of the clients")
 
 
-def _note_switch(op: Operation, order: Order, before: Pointer | None) -> None:
-    """Write a proven switch into the ledger, on the host that keeps it."""
-    pointer = order.pointer
+def _note_switch(op: Operation, order: Order) -> None:
+    """Write a proven switch into the ledger, on the host that keeps it; this edge's watch may have made it already."""
+    pointer, before = order.pointer, op.ledger.last_live()
     if pointer is None:
         op.ledger.append("live", op=op.id, release="", colour="")
     elif op.ledger.last_live() != (pointer.release, pointer.colour):
         phases.note_live(op, records.load(op.paths, pointer.release), pointer.colour)
     # After the switch that took it back, by which a report knows the one from the other.
-    if order.reason and before and (pointer is None or before.release != pointer.release):
-        op.ledger.append("bad", op=op.id, release=before.release, reason=order.reason)
+    if order.reason and before and (pointer is None or before[0] != pointer.release):
+        op.ledger.append("bad", op=op.id, release=before[0], reason=order.reason)
 
 
 def _watch(op: Operation, order: Order) -> None:
@@ -480,7 +481,7 @@ def _turn_back(op: Operation, order: Order, reason: str) -> None:
     if pointer and pointer.release == bad.release and pointer.previous:
         _switch(op, back)
     elif order.owner and not order.quiet:
-        _note_switch(op, back, bad)
+        _note_switch(op, back)
 
 
 _BEGINNINGS: dict[str, Callable[[Operation, Order, Pointer | None], dict[str, Any]]] = {

@@ -58,6 +58,8 @@ class Order:
     """start: the colour to stop first, on hosts without room for both."""
     quiet: bool = False
     """switch: a step on the way, which the ledger does not tell."""
+    asked_by: str = ""
+    """promote: the person who asked for it, where it was one."""
     targets: list[str] = field(default_factory=list)
     """drain: `ip:port`s that must be idle."""
     within: float = 0.0

@@ -39,7 +39,8 @@ def attend(op: Operation, record: Record) -> None:
     # What was shown with the step before is not shown again.
     offset = log.stat().st_size if log.is_file() else 0
     watcher.start(op.paths, op.id, engine())
-    if record.request.watch == "detached" or record.request.canary.manual:
+    # Of several hosts, the operation that leads them waits for a person.
+    if record.request.watch == "detached" or (record.request.canary.manual and not pointer.members):
         op.say("watch: the host goes on watching; 'switchyard status' tells how it ends")
         return
     if not pointer.is_canary:

@@ -61,6 +61,28 @@ def load(paths: AppPaths) -> Probation | None:
         return None
 
 
+@dataclass(frozen=True)
+class Promotion:
+    """The next share of the clients, which somebody gave a canary that several hosts hold."""
+
+    release: str
+    share: int
+    who: str
+
+
+def promotion(paths: AppPaths) -> Promotion | None:
+    """Read the last one; None when there was none, or it cannot be understood."""
+    try:
+        return Promotion(**json.loads(paths.promotion.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def give(paths: AppPaths, given: Promotion) -> None:
+    """Leave it for the operation that leads the canary."""
+    replace_file(paths.promotion, json.dumps(asdict(given)) + "\n", step="watch.promotion", mode=0o640)
+
+
 def save(paths: AppPaths, state: Probation, step: str, **changes: Any) -> Probation:
     """Write it with these fields changed; `step` names the effect."""
     new = replace(state, **changes)

@@ -68,8 +68,12 @@ def _promote(arguments: argparse.Namespace) -> int:
         if pointer is None or not pointer.is_canary:
             raise SwitchyardError(f"Nothing of {op.paths.name} waits to be promoted.", Exit.UNKNOWN_RELEASE)
         who = arguments.who or op.who
-        share = watcher.promote(op.paths, op.host, pointer, lambda _: None, who=who)
-    words = f"{pointer.release} has {share} % of the clients of {op.paths.name}"
+        if pointer.members:
+            share = watcher.have_promoted(op.paths, pointer, who)
+            words = f"{pointer.release} gets {share} % of the clients of {op.paths.name} once every edge has held"
+        else:
+            share = watcher.promote(op.paths, op.host, pointer, lambda _: None, who=who)
+            words = f"{pointer.release} has {share} % of the clients of {op.paths.name}"
     show(arguments, {"release": pointer.release, "share": share}, words)
     return 0
 
@@ -82,6 +86,12 @@ def _abort(arguments: argparse.Namespace) -> int:
         pointer = phases.live_pointer(op.paths)
         if pointer is None or not pointer.probation or not pointer.previous:
             raise SwitchyardError(f"Nothing of {op.paths.name} is on probation.", Exit.UNKNOWN_RELEASE)
+        if pointer.members:
+            raise SwitchyardError(
+                f"Other edges have {pointer.release}, too: 'scripts/rollback.sh {op.paths.name.environment}' on the "
+                "control machine takes it back on all of them.",
+                Exit.USAGE,
+            )
         phases.take_back(op, f"aborted by {arguments.who or op.who}")
     words = f"{pointer.previous} has every client of {op.paths.name} again; {pointer.release} is marked bad"
     show(arguments, {"release": pointer.previous, "aborted": pointer.release}, words)

@@ -19,7 +19,7 @@ from switchyard.engine.operation import Operation
 from switchyard.engine.order import write_note
 from switchyard.engine.records import Record
 from switchyard.engine.site import Pointer
-from switchyard.errors import SwitchyardError
+from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import other
 from switchyard.report.traffic import Tally, log_of
 from switchyard.request import Slo
@@ -38,7 +38,7 @@ _BEFORE_BYTES = 4 << 20
 _OVERLAP_BYTES = 256 << 10
 """What is read again at the start, so that nothing is missed between switch and watch."""
 _LOST_AFTER = 120.0
-"""Seconds that a step which has held waits for other edges. It is twice the lease: who led them is dead."""
+"""Seconds that a step which has held waits while nobody holds the lease: who led the edges is dead."""
 _LOST = "nobody led the canary on"
 _GRACE = 2.0
 """Seconds that the operation which follows has, where several hosts go back together, before this one does alone."""
@@ -283,7 +283,9 @@ class _Watcher:
         if self.known.held != pointer.share:
             self.known = state.save(self.paths, self.known, "held", held=pointer.share)
             self.held_since = 0.0
-        self.held_since = self.held_since or time.monotonic()
+        if not self.held_since or leases.holder(self.paths) is not None:
+            # Somebody leads, and may wait for a person to promote it.
+            self.held_since = time.monotonic()
         return Verdict("revert", _LOST) if time.monotonic() - self.held_since > _LOST_AFTER else None
 
     def _promote(self, pointer: Pointer) -> None:
@@ -390,4 +392,21 @@ def promote(paths: AppPaths, host: HostConfig, pointer: Pointer, say: Callable[[
     op = known.op if known and known.release == pointer.release else "watch"
     Ledger.load(paths).append("canary", op=op, release=pointer.release, share=share, **{"who": who} if who else {})
     say(f"watch: {pointer.release} has {share} % of the clients now")
+    return share
+
+
+def have_promoted(paths: AppPaths, pointer: Pointer, who: str) -> int:
+    """Leave the next share for the operation that leads several edges, and gives it to all of them."""
+    if not records.load(paths, pointer.release).request.canary.manual:
+        raise SwitchyardError(
+            f"Every step of {pointer.release} follows by itself, on all edges, once the last one has held.", Exit.USAGE
+        )
+    if leases.holder(paths) is None:
+        raise SwitchyardError(
+            f"The deploy that led {pointer.release} is gone, and every client gets the old release again: deploy it "
+            "again.",
+            Exit.UNKNOWN_RELEASE,
+        )
+    share = next_share(paths, pointer)
+    state.give(paths, state.Promotion(pointer.release, share, who))
     return share
