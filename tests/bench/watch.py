@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from tests.bed import Bed
 from tests.bed.errors import BedError
 from tests.bench import ledger
 from tests.bench.bars import Bench, chosen, median
-from tests.fleet import TRIVIAL, FleetLab
+from tests.fleet import APP as FLEET_APP
+from tests.fleet import ENVIRONMENT, TRIVIAL, FleetLab
 from tests.lab import APP, RELOAD_EDGE, VERSIONS, Lab
 from tests.project import Project
 from tests.simulation import BAD, CLEAN, run
@@ -358,6 +360,8 @@ def edges(bench: Bench) -> None:
         both = [served(lab.hosts[name].address) == {NEW} for name in names]
         bench.add("two edges, clean canary: edges on the new release", sum(both), 2, "edges", want=">=")
         lab.rollback()
+        _by_hand(bench, lab, settings)
+        lab.rollback()
         service = TRIVIAL["app_services"]["api"] | {"env": {"ERROR_PERCENT": "100"}}
         bad = {"app_services": {"api": service}, "app_smoke_tests": [{"path": "/health"}]}
         with contextlib.ExitStack() as stack:
@@ -371,6 +375,42 @@ def edges(bench: Bench) -> None:
         bench.add("two edges, one sees errors: between their last bad answers", apart, 3, "s")
         both = [served(lab.hosts[name].address) == {OLD} for name in names]
         bench.add("two edges, one sees errors: edges on the old release", sum(both), 2, "edges", want=">=")
+
+
+def _by_hand(bench: Bench, lab: FleetLab, settings: dict[str, Any]) -> None:
+    """A canary that waits for a person at each step, on both edges."""
+    names, canary = lab.groups["edge"], settings["app_canary"] | {"manual": True}
+    waited = 0
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        users = [stack.enter_context(Traffic(lab.hosts[name].address, rate=50)) for name in names]
+        deploy = pool.submit(lab.deploy, NEW, "-e", json.dumps(settings | {"app_canary": canary}), check=False)
+        for step in canary["steps"]:
+            deadline = time.monotonic() + 180
+            while [_step(lab, name)[1] for name in names] != [step] * 2 and not deploy.done():
+                assert time.monotonic() < deadline, f"the canary does not hold at {step} %"
+                time.sleep(0.5)
+            # Longer than an edge is asked, so that one that went on by itself would be seen.
+            time.sleep(5)
+            waited += [_step(lab, name)[0] for name in names] == [step] * 2
+            done = lab.project.run("scripts/switchyard", "promote", ENVIRONMENT)
+            bench.say(f"{done.stdout}{done.stderr}".strip())
+        text = deploy.result()
+    steps = len(canary["steps"])
+    bench.add("two edges, canary by hand: steps at which both waited", waited, steps, "steps", want=">=")
+    told = sum("% of the clients, on" in line for line in text.splitlines())
+    bench.add("two edges, canary by hand: steps that both took", told, steps, "steps", want=">=")
+    bench.add("two edges, canary by hand: failed requests", sum(u.failed() for u in users), 0, "requests")
+    both = [served(lab.hosts[name].address) == {NEW} for name in names]
+    bench.add("two edges, canary by hand: edges on the new release", sum(both), 2, "edges", want=">=")
+
+
+def _step(lab: FleetLab, name: str) -> tuple[int, int]:
+    """The share of the clients that the release on an edge has, and the one at which it has held."""
+    pointer = f"/var/lib/switchyard/edge/live/pointers/{FLEET_APP}.conf"
+    probation = f"/var/lib/switchyard/{FLEET_APP}/probation.json"
+    mark = lab.hosts[name].exec(["head", "-n", "1", pointer]).stdout.removeprefix("# switchyard ")
+    known = lab.hosts[name].exec(["cat", probation], check=False).stdout
+    return json.loads(mark).get("share", 100), json.loads(known or "{}").get("held", -1)
 
 
 ALONE: dict[str, Callable[[Bench], None]] = {
