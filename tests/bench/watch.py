@@ -1,7 +1,7 @@
 """`make bench-watch`: what the watch over a release promises, by simulation and on a real host.
 
 `make bench-watch ONLY=word,word` runs the parts whose names contain one of the words: ledger, alerts, simulation, cost
-(two parts), reverts, clean, survival, canary, edges.
+(two parts), reverts, crash, clean, survival, canary, edges.
 """
 
 import contextlib
@@ -31,6 +31,7 @@ from tests.bench.bars import Bench, chosen, median
 from tests.fleet import APP as FLEET_APP
 from tests.fleet import ENVIRONMENT, TRIVIAL, FleetLab
 from tests.lab import APP, RELOAD_EDGE, VERSIONS, Lab
+from tests.load import LoadConfig, LoadProcess
 from tests.project import Project
 from tests.simulation import BAD, CLEAN, run
 from tests.traffic import Traffic
@@ -39,6 +40,7 @@ OLD, NEW = VERSIONS
 SEEDS = range(50)
 CLIENTS = 20_000
 RATE = 2000
+_WRITERS = {"get": 8, "post": 8}
 ROUNDS, SECONDS = 5, 8
 Crossing = Callable[[Lab, dict[str, Any], list[Traffic]], float]
 """When a release fell short, in seconds since 1970, from the result of its deploy and its users."""
@@ -225,6 +227,25 @@ def reverts(bench: Bench, lab: Lab) -> None:
                 if crossing in (logged, killed):
                     # All of them may be asked again of the other colour.
                     bench.add(f"{name}: failed requests, none of which was a write", failed, 0, "requests")
+
+
+def crash(bench: Bench, lab: Lab) -> None:
+    """A crash under writes: nothing is lost but what was under way, and may not be sent twice."""
+    back_to_old(lab)
+    dies = ["sh", "-c", "serve & sleep 30; kill -9 $!; sleep 600"]
+    load = LoadProcess(LoadConfig(url=f"http://{lab.host.address}/", workers=_WRITERS, max_duration=600)).start()
+    result = lab.deploy(
+        NEW, compose=compose(lab, NEW, {}, entrypoint=dies, restart="no"), smoke_tests=[{"path": "/health"}],
+        migration=None, probation_seconds=60.0,
+    )  # fmt: skip
+    report = load.stop()
+    bench.add(
+        "crash under writes: reverted", int(result["code"] == 6), 1, "yes", want=">=", note=result["message"][:90]
+    )
+    reads, writes = report.by_kind["get"], report.by_kind["post"]
+    bench.add("crash under writes: reads lost", reads.lost, 0, "requests", note=f"of {reads.sent}")
+    # Each of these clients has one request under way.
+    bench.add("crash under writes: writes lost", writes.lost, _WRITERS["post"], "requests", note=f"of {writes.sent}")
 
 
 def clean(bench: Bench, lab: Lab) -> None:
@@ -423,6 +444,7 @@ ALONE: dict[str, Callable[[Bench], None]] = {
 WITH_LAB: dict[str, Callable[[Bench, Lab], None]] = {
     "cost of logging": logging,
     "reverts": reverts,
+    "crash under writes": crash,
     "clean": clean,
     "survival": survival,
     "canary": canary,
