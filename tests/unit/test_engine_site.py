@@ -150,6 +150,19 @@ def test_settled_the_previous_release_gets_no_traffic(world: World) -> None:
     assert re.escape(old[0]) in text
 
 
+def test_each_line_of_the_log_says_for_which_release_the_request_was(world: World) -> None:
+    site, text = render(world, {"api": service()}, colour="green", previous=True, probation=True)
+    new, old = site.pointer.release, site.pointer.previous
+    assert f'"meant":"{new}"' in text
+    # Whoever looks at the other colour is no user of this one.
+    text = with_preview(site)
+    assert '"meant":"$shop_test_meant"' in text
+    assert f'map $switchyard_preview $shop_test_meant {{ default "{new}"; idle ""; }}' in text
+    text = with_preview(site, share=5)
+    assert text.count("$shop_test_meant {") == 1
+    assert f'map $shop_test_side $shop_test_meant {{ default "{new}"; old "{old}"; }}' in text
+
+
 def with_preview(site: Site, **pointer: Any) -> str:
     """The text of the same site where the preview is on."""
     text = replace(site, host=replace(site.host, preview=True), pointer=replace(site.pointer, **pointer)).render()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from switchyard.request import Slo
 from switchyard.watch import probes, state, watcher
 from switchyard.watch.accesslog import Entry
 from switchyard.watch.probes import Found, Prober, Question
-from switchyard.watch.rule import Judge
+from switchyard.watch.rule import Judge, Side
 from tests.unit.engine_world import NAME, OPERATION, World
 
 A, B = "0001-1.0.0", "0002-2.0.0"
@@ -153,6 +154,15 @@ def test_what_a_line_of_the_log_says_of_which_release(one: Entry, side: str | No
     counted = {name: judge.tally(name) for name in ("new", "old")}
     assert [name for name, tally in counted.items() if tally.requests] == ([side] if side else [])
     assert sum(tally.errors for tally in counted.values()) == errors
+
+
+@pytest.mark.parametrize(("meant", "side"), [(B, "new"), (A, "old"), ("", "old")])
+def test_an_answer_of_the_old_release_to_a_request_for_the_new_one_is_an_error_of_the_new_one(
+    meant: str, side: Side
+) -> None:
+    judge = Judge(Slo())
+    watcher.feed(judge, replace(entry(upstream=(OLD,)), meant=meant), {NEW}, {OLD}, [], 2.0, B)
+    assert judge.tally(side).requests == 1 and judge.tally(side).errors == (side == "new")
 
 
 def test_a_declared_route_has_figures_of_its_own() -> None:

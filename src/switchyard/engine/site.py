@@ -144,6 +144,7 @@ class Site:
             "upstream_seconds": "$upstream_response_time",
             "connect_seconds": "$upstream_connect_time",
             "header_seconds": "$upstream_header_time",
+            "meant": self._meant(),
             "release": f"${self.name.variable}_release",
             "colour": f"${self.name.variable}_colour",
         }
@@ -151,6 +152,11 @@ class Site:
         fields = [f'"{key}":{value}' for key, value in numbers.items()]
         fields += [f'"{key}":"{value}"' for key, value in texts.items()]
         return [*lines, f"log_format {self.name} escape=json '{{{','.join(fields)}}}';", ""]
+
+    def _meant(self) -> str:
+        """The release that a request was for, whichever answered: with all of its instances ejected, `backup` does."""
+        depends = self.pointer.is_canary or self._has_preview
+        return f"${self.name.variable}_meant" if depends else self.pointer.release
 
     def _asked(self) -> list[str]:
         """What the client asked for, without the query.
@@ -197,6 +203,7 @@ class Site:
             upstream = self.upstream(service)
             idle = f"{upstream}.idle" if self._idle_targets(service) else upstream
             lines.append(f"map ${_PREVIEW} ${self._to(service)} {{ default {upstream}; idle {idle}; }}")
+        lines.append(f'map ${_PREVIEW} ${self.name.variable}_meant {{ default "{self.pointer.release}"; idle ""; }}')
         return [*lines, ""]
 
     @property
@@ -233,6 +240,8 @@ class Site:
             upstream = self.upstream(service)
             old = f"{upstream}.previous" if self._previous_targets(service) else upstream
             lines.append(f"map ${name}_side ${self._to(service)} {{ default {upstream}; old {old}; }}")
+        new, previous = self.pointer.release, self.pointer.previous
+        lines.append(f'map ${name}_side ${name}_meant {{ default "{new}"; old "{previous}"; }}')
         return [*lines, ""]
 
     def _to(self, service: str) -> str:

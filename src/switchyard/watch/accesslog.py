@@ -30,6 +30,8 @@ class Entry:
     seconds: float
     """Until the answer began: a stream or a slow client does not make a release slow."""
     path: str
+    meant: str = ""
+    """The release that it was for, as the configuration said that answered it; '' where it did not say."""
 
     @property
     def judged(self) -> bool:
@@ -48,12 +50,12 @@ def parse(line: bytes) -> Entry | None:
         data: dict[str, Any] = json.loads(line)
         at, status, whole = float(data["msec"]), int(data["status"]), float(data["seconds"])
         upstream, path = str(data["upstream"]), str(data["path"])
-        times = str(data.get("header_seconds", ""))
+        times, meant = str(data.get("header_seconds", "")), str(data.get("meant", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     # "a, b": b was tried after a. "a : b": what a said led to another question, which b answered.
     addresses = tuple(re.split(", ", upstream.partition(" : ")[0])) if upstream else ()
-    return Entry(at, status, addresses[0] if addresses else "", addresses, _began(times, whole), path)
+    return Entry(at, status, addresses[0] if addresses else "", addresses, _began(times, whole), path, meant)
 
 
 def _began(times: str, whole: float) -> float:

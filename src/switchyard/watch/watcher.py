@@ -296,7 +296,7 @@ class _Watcher:
     def _take_in(self, prober: Prober) -> None:
         for entry in self.follower.read():
             if entry.at >= self.known.switched_at:
-                feed(self.judge, entry, self.new, self.old, self.routes, self.slo.p95_seconds)
+                feed(self.judge, entry, self.new, self.old, self.routes, self.slo.p95_seconds, self.known.release)
         for found in prober.tick():
             self.waiting.append(found)
             if not found.health:
@@ -358,13 +358,21 @@ class _Watcher:
         return state.save(self.paths, ended, "verdict")
 
 
-def feed(judge: Judge, entry: Entry, new: set[str], old: set[str], routes: list[str], slow: float) -> None:
-    """Give one line of the log to the judge; `routes` are the declared ones, longest first."""
+def feed(
+    judge: Judge, entry: Entry, new: set[str], old: set[str], routes: list[str], slow: float, release: str = ""
+) -> None:
+    """Give one line of the log to the judge.
+
+    `routes` are the declared ones, longest first; `release` is the new one.
+    """
     side: Side | None = "new" if entry.first in new else "old" if entry.first in old else None
     if side is None or not entry.judged or (entry.aborted and entry.seconds <= slow):
         # A client that gave up after longer than a request may take has seen a slow one; others say nothing.
         return
     stepped_in = side == "new" and any(address in old for address in entry.addresses[1:])
+    if side == "old" and release and entry.meant == release:
+        # Every instance of the new one was ejected: it was not even tried.
+        side, stepped_in = "new", True
     error = stepped_in or (entry.status >= 500 and not entry.aborted)
     route = next((path for path in routes if covers(path, entry.path)), "")
     judge.request(entry.at, side, error=error, seconds=entry.seconds, route=route)
