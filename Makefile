@@ -33,7 +33,7 @@ test-unit: ## unit and render tests, without hosts
 	@scripts/test.sh unit
 test-integration: ## the main job on real hosts, each behaviour once
 	@scripts/test.sh integration
-test-more: ## every job of the pipeline, data as a whole, and several hosts (long)
+test-more: ## every job of the pipeline, data as a whole, several hosts, example systems (long)
 	@scripts/test.sh more
 test-roles: ## a smoke of every role's scenario on one host
 	@scripts/test.sh roles

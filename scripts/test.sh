@@ -62,9 +62,9 @@ for name in "$@"; do
         tests/faults/test_every_point.py tests/faults/test_preflight.py
       ;;
     more)
-      SWITCHYARD_PIPELINE=whole suite "pipeline and data whole, several hosts, on real hosts" \
+      SWITCHYARD_PIPELINE=whole suite "pipeline and data whole, several hosts, example systems, on real hosts" \
         -n 2 --dist loadscope --durations=10 \
-        tests/integration/test_9_pipeline.py tests/integration/test_7_*.py tests/integration/test_12_*.py
+        tests/integration/test_9_pipeline.py tests/integration/test_{7,12,13}_*.py
       ;;
     roles)
       echo "== roles, once more on one host"

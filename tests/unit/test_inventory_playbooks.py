@@ -60,10 +60,15 @@ class Project:
         return done.returncode, done.stdout + done.stderr
 
 
+def copy_inventories(folder: Path) -> Project:
+    project = Project(folder)
+    shutil.copytree(ROOT / "inventories", project.inventories)
+    return project
+
+
 @pytest.fixture(name="project")
 def copied(tmp_path: Path) -> Project:
-    project = Project(tmp_path)
-    shutil.copytree(ROOT / "inventories", project.inventories)
+    project = copy_inventories(tmp_path)
     (project.staging / "vault.yml").write_text(VAULT)
     return project
 
