@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes or refreshes the locked Python environment in .venv: setup.sh run|dev
+# An installed collection is replaced with each version, so there it is made in the directory where the user is.
 # The lock that fits the interpreter is chosen by its version; nothing is done when the lock has not changed.
 set -euo pipefail
+user=$PWD
 cd "$(dirname "$0")/.."
 kind=${1:?usage: scripts/setup.sh run|dev}
 python=${PYTHON:-python3}
@@ -11,7 +13,9 @@ if   [ "$version" -ge 312 ]; then lock=requirements/$kind-py312.txt
 elif [ "$version" -ge 311 ]; then lock=requirements/$kind-py311.txt
 else echo "setup: $python is older than Python 3.11; name a newer one with PYTHON=/path/to/python3.11" >&2; exit 2
 fi
-venv=${VENV:-.venv}
+venv=.venv
+[ ! -f MANIFEST.json ] || venv=$user/.venv
+venv=${VENV:-$venv}
 # The development lock contains the run lock, so an environment that satisfies it satisfies both.
 wanted=$(cat "$lock" | sha256sum | cut -d' ' -f1)
 if grep -qsx "$wanted" "$venv/.locks"; then exit 0; fi

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import NEW, OLD, Environment
-from tests.project import ROOT, TOOLS
+from tests.project import ROOT
 
 
 def newer_python() -> str:
@@ -24,7 +24,7 @@ def newer_python() -> str:
     return str(versions[-1]) if versions else ""
 
 
-def test_the_built_collection_deploys_from_elsewhere(released: Environment, tmp_path: Path) -> None:
+def test_the_built_collection_does_the_whole_job_from_elsewhere(released: Environment, tmp_path: Path) -> None:
     """A user's directory with nothing but an inventory and three lines of configuration."""
     project = released.project
     done = project.run("ansible-galaxy", "collection", "build", "--force", "--output-path", str(tmp_path / "built"))
@@ -44,20 +44,29 @@ def test_the_built_collection_deploys_from_elsewhere(released: Environment, tmp_
         "interpreter_python = /usr/bin/python3\n[connection]\npipelining = True\n"
     )
     (home / "ansible.cfg").write_text(settings)
-    wanted = NEW if released.live() == OLD else OLD
-    environment = project.environment() | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "PYTHONPATH": ""}
-    done = subprocess.run(
-        ["ansible-playbook", "switchyard.stack.deploy", "-e", "env=local", "-e", f"version={wanted}"],
-        cwd=home,
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    before = released.live()
+    wanted = NEW if before == OLD else OLD
+    environment = project.environment(PYTHONPATH="")
+    del environment["SWITCHYARD_PROJECT"]
+
+    def run(*argv: str) -> None:
+        done = subprocess.run(
+            argv,
+            cwd=home,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("ansible-playbook", "switchyard.stack.provision", "-e", "env=local", "--check")
+    run("ansible-playbook", "switchyard.stack.deploy", "-e", "env=local", "-e", f"version={wanted}")
     assert released.live() == wanted
+    run(str(collections / "ansible_collections" / "switchyard" / "stack" / "scripts" / "rollback.sh"), "local")
+    assert released.live() == before
 
 
 def test_the_newest_ansible_deploys_as_well(released: Environment, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from switchyard.names import AppName, nearest
 from switchyard.strict import build
 
 PROJECT = Path(os.environ.get("SWITCHYARD_PROJECT") or Path.cwd())
-"""The directory that holds the inventory; `scripts/rollback.sh` sets it to the checkout."""
+"""The directory that holds the inventory; `scripts/switchyard` sets it to the checkout, if there is one."""
 
 
 @dataclass(frozen=True)
