@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from switchyard.errors import Exit
 from tests.bed import Bed
 from tests.bench.bars import Bench, chosen, median
 from tests.lab import VERSIONS, Lab
 from tests.project import ROOT, Project
 
 RUNS = 7
+FEWEST = 5
+"""A median of fewer runs says too little."""
 WRK_SECONDS = 8
 
 
@@ -114,12 +117,14 @@ def rollback(bench: Bench, lab: Lab) -> None:
     for number in range(RUNS):
         started = time.monotonic()
         done = lab.project.run("scripts/rollback.sh", "local", VERSIONS[number % 2], "--json")
-        whole.append(time.monotonic() - started)
+        seconds = time.monotonic() - started
         result = json.loads(done.stdout)
-        if result["code"] == 0:
+        # What was live before may be what the first one asks for.
+        assert result["code"] in (Exit.OK, Exit.ALREADY_LIVE), result
+        if result["code"] == Exit.OK:
+            whole.append(seconds)
             moved.append(result["live_ms"] / 1000)
-        else:
-            whole.pop()
+    assert len(whole) >= FEWEST, f"only {len(whole)} rollbacks moved anything"
     bench.add("warm rollback, engine start to old release on new connections", median(moved), 0.5, "s")
     bench.add("warm rollback, whole command", median(whole), 1.2, "s", note=f"{len(whole)} runs")
 
@@ -142,16 +147,19 @@ def edge(bench: Bench, lab: Lab) -> None:
 
 
 def demo(bench: Bench) -> None:
-    """The demo from nothing but the outer engine, and again."""
-    for name, limit in (("on a fresh machine (images and environment removed before)", 10.0), ("again", 3.0)):
-        if limit == 10.0:
-            subprocess.run(
-                [sys.executable, "-m", "tests.bed", "down", "--name", "local", "--images"], cwd=ROOT, check=True
+    """What `make demo` runs, from nothing but the outer engine, and again; in a Python environment of its own."""
+    subprocess.run([sys.executable, "-m", "tests.bed", "down", "--name", "local", "--images"], cwd=ROOT, check=True)
+    with tempfile.TemporaryDirectory() as venv:
+        python = f"{venv}/bin/python"
+        environment = {**os.environ, "VENV": venv, "SWITCHYARD_PYTHON": python}
+        commands = (["scripts/setup.sh", "run"], [python, "scripts/demo.py", "up"])
+        for name, limit in (("on a fresh machine (images and environment removed before)", 10.0), ("again", 3.0)):
+            started = time.monotonic()
+            well = all(
+                subprocess.run(argv, cwd=ROOT, env=environment, check=False).returncode == 0 for argv in commands
             )
-        started = time.monotonic()
-        code = subprocess.run([sys.executable, "scripts/demo.py", "up"], cwd=ROOT, check=False).returncode
-        minutes = (time.monotonic() - started) / 60
-        bench.add(f"make demo {name}", minutes if code == 0 else 1e9, limit, "min")
+            minutes = (time.monotonic() - started) / 60
+            bench.add(f"make demo {name}", minutes if well else 1e9, limit, "min")
     figures = json.loads((ROOT / "build" / "demo.json").read_text())
     note = f"of {figures['requests']} requests"
     bench.add("make demo: lost or duplicated", figures["lost"] + figures["duplicated"], 0, "requests", note=note)
