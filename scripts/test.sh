@@ -4,7 +4,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 SUDO=$([ "$(id -u)" = 0 ] || echo sudo) scripts/setup.sh dev || exit 1
 export PATH=$PWD/.venv/bin:$PATH PYTHONPATH=$PWD/src:$PWD
-passed=0 failed=0
+passed=0 failed=0 spent=
 
 check() { # NAME COMMAND...: one check, quiet while it passes
   local name=$1 output; shift
@@ -37,6 +37,7 @@ PY
 }
 
 for name in "$@"; do
+  started=$SECONDS
   case $name in
     lint)
       echo "== lint"
@@ -77,6 +78,9 @@ for name in "$@"; do
       ;;
     *) echo "test: no suite is called '$name'; there are lint, unit, integration, more, roles, faults" >&2; exit 2 ;;
   esac
+  spent+="$name took $((SECONDS - started)) s"$'\n'
 done
+printf '%s' "$spent"
+# The last line is what CI reads.
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
