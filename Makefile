@@ -54,7 +54,7 @@ bench-main: env ## the bars of the main job, each with its comparison (build/ben
 	@$(python) -m tests.bench.main
 bench-ci: env ## the bars of the way from a push to production (build/bench-ci.json)
 	@$(python) -m tests.bench.ci
-bench-hosts: env ## the bars of roles, several hosts and hardening (build/bench-hosts.json)
+bench-hosts: env ## the bars of roles, hardening, several hosts, certificates and edges (build/bench-hosts.json)
 	@$(python) -m tests.bench.hosts
 bench-watch: env ## the bars of the watch, the ledger and the alert rules (build/bench-watch.json)
 	@$(python) -m tests.bench.watch

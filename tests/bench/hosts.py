@@ -1,4 +1,4 @@
-"""`make bench-hosts`: the bars of roles, several hosts and hardening.
+"""`make bench-hosts`: the bars of roles, hardening, several hosts, certificates and edges.
 
 `make bench-hosts ONLY=word,word` runs the parts whose names contain one of the words.
 """

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,12 @@ from switchyard.errors import Exit
 from tests.bench import bars, main
 
 
-def lab(codes: list[int]) -> Any:
+def lab(codes: Sequence[int]) -> Any:
     """A lab whose rollbacks end as told."""
+    left = list(codes)
 
     def run(*argv: str) -> subprocess.CompletedProcess[str]:
-        code = codes.pop(0)
+        code = left.pop(0)
         return subprocess.CompletedProcess(argv, code, json.dumps({"code": code, "live_ms": 250.0}), "")
 
     return SimpleNamespace(project=SimpleNamespace(run=run))
@@ -42,7 +44,7 @@ def test_rollbacks_that_moved_traffic_are_counted(bench: bars.Bench) -> None:
         [Exit.ALREADY_LIVE] * 3 + [Exit.OK] * (main.RUNS - 3),
     ],
 )
-def test_a_rollback_that_fails_or_too_few_of_them_fall_short(bench: bars.Bench, codes: list[int]) -> None:
+def test_a_rollback_that_fails_or_too_few_of_them_fall_short(bench: bars.Bench, codes: Sequence[int]) -> None:
     with bench.part("rollback"):
-        main.rollback(bench, lab(list(codes)))
+        main.rollback(bench, lab(codes))
     assert [row.ok for row in bench.bars] == [False]

@@ -206,3 +206,8 @@ def test_defaults_and_specs_agree(role: str) -> None:
         for name, option in options.items()
         if "default" in option or not option.get("required")
     }
+
+
+def test_the_readme_names_the_roles_that_are_tested_on_debian_12() -> None:
+    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| Debian 12 |"))
+    assert tuple(re.findall(r"`(\w+)`", row)) == ON_DEBIAN_12
