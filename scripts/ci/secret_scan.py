@@ -49,13 +49,21 @@ def scan(file: str) -> list[Found]:
     # Words such as password="..." in Python are the business of ruff (S105 to S107), which knows strings from names; in
     # prose they are what a document is about.
     found = {f for f in found if not (f[1] == "Secret Keyword" and file.endswith((".py", ".md")))}
-    for number, line in enumerate(Path(file).read_text(errors="replace").splitlines(), start=1):
+    lines = Path(file).read_text(errors="replace").splitlines()
+    # `JWT_SECRET_KEY: JWT_SECRET_KEY` in an inventory names a secret, and is none.
+    found = {f for f in found if not (f[1] == "Secret Keyword" and _names_itself(f[2], lines[f[0] - 1]))}
+    for number, line in enumerate(lines, start=1):
         for kind, rule in _OURS.items():
             if (match := rule.search(line)) and not (kind == _CLEAR and file.endswith(".py")):
                 found.add((number, kind, match[0]))
     return [
         Found(file, line, kind, hashlib.sha256(value.encode()).hexdigest()[:16]) for line, kind, value in sorted(found)
     ]
+
+
+def _names_itself(value: str, line: str) -> bool:
+    """Whether a key has its own name as its value."""
+    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}: {re.escape(value)}(?!\w)", line) is not None
 
 
 def _scan_some(files: list[str]) -> list[Found]:

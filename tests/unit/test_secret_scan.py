@@ -90,6 +90,15 @@ def test_a_commit_with_a_canary_is_stopped(tmp_path: Path, name: str) -> None:
     assert subprocess.run([sys.executable, SCRIPT, "README.md"], cwd=tmp_path, check=False).returncode == 0
 
 
+def test_a_key_that_has_its_own_name_as_its_value_names_a_secret(scanner: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "app.yml"
+    file.write_text("secret_env:\n  JWT_SECRET_KEY: JWT_SECRET_KEY\n")
+    with scanner.default_settings():
+        assert scanner.scan(str(file)) == []
+        file.write_text("secret_env:\n  JWT_SECRET_KEY: JWT_SECRET_KEY_2\n  API_SECRET: JWT_SECRET_KEY\n")
+        assert [found.line for found in scanner.scan(str(file))] == [2, 3]
+
+
 def test_what_is_allowed_has_a_reason_and_still_is_there(scanner: ModuleType) -> None:
     found = [scanner.Found("a.py", 3, "Basic Auth Credentials", "0123")]
     entry = {"file": "a.py", "print": "0123", "reason": "an example in a document"}
