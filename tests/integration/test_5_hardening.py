@@ -2,17 +2,20 @@
 
 import json
 import re
+import secrets
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
 
 from tests.bed import Host, subnets
 from tests.integration.conftest import NEW, OLD, Environment
 from tests.integration.test_1_main_job import recap
+from tests.load.certificates import certificate
 from tests.scan import EVERY, answering, containers, force_routes, give_ipv6, ipv6_of
 
 DECLARED = [22, 80]
@@ -174,40 +177,70 @@ for name in $(docker ps -aq); do docker logs "$name"; done
 docker images --no-trunc; docker network inspect $(docker network ls -q)
 find /var/log /var/lib/switchyard /etc/switchyard /run/switchyard /run/systemd /etc/systemd /tmp /home \
   -type f -not -path '*/secrets/*' -not -name superuser-password -not -name secrets.conf \
+  -not -name notify.json -not -name '*.preview' -not -name key.pem \
   -not -path '*/postgres/*/data/*' -print0 | xargs -0 cat
 } | tr -cd '\11\12\40-\176'
 """
 
 
 _OWN = r"""
-find /var/lib/switchyard -type f \
-  \( -path '*/secrets/*' -o -name superuser-password -o -name secrets.conf \) -exec cat {} +
+find /var/lib/switchyard /etc/switchyard -type f \
+  \( -path '*/secrets/*' -o -name superuser-password -o -name secrets.conf \
+  -o -name notify.json -o -name '*.preview' -o -name key.pem \) -exec cat {} +
 """
+
+_CARRIERS = ("--tags", "docker,engine,notify,postgres,edge,app")
+
+
+@pytest.fixture
+def planted(released: Environment) -> Iterator[dict[str, str]]:
+    """Canaries for what this environment leaves off: a login, a webhook, the preview and a key for TLS."""
+    public, private = certificate(released.host.address)
+    registry = released.bed.registry().address
+    canaries = {name: secrets.token_hex(20) for name in ("registry", "webhook", "preview")}
+    variables = {
+        "docker_registry_logins": [{"registry": registry, "username": "ci", "password": canaries["registry"]}],
+        "notify_targets": [{"name": "team", "url": f"https://127.0.0.1:9/{canaries['webhook']}"}],
+        "edge_preview_secret": canaries["preview"],
+        "edge_tls": "files",
+        "edge_tls_certificate": public,
+        "edge_tls_key": private,
+    }
+    path = released.project.folder / "inventories" / "group_vars" / "env_local" / "zz_canaries.yml"
+    path.write_text(yaml.safe_dump(variables))
+    yield canaries | {"TLS key": private.splitlines()[1]}
+    path.unlink()
+    released.host.exec(["docker", "logout", registry], check=False)
+    done = released.project.play("provision", *_CARRIERS)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.long
-def test_no_secret_is_anywhere_but_in_its_own_file(released: Environment) -> None:
+def test_no_secret_is_anywhere_but_in_its_own_file(released: Environment, planted: dict[str, str]) -> None:
     folder = released.project.folder / ".switchyard" / "secrets" / "local"
-    canaries = {path.name: path.read_text().split()[0] for path in folder.iterdir()}
-    assert len(canaries) >= 3
-    # The search finds them where they belong; some belong to what this environment leaves off.
-    kept = released.host.exec(["sh", "-c", _OWN]).stdout
-    assert sum(value in kept for value in canaries.values()) >= 3
-
+    made = {path.name: path.read_text().split()[0] for path in folder.iterdir()}
+    assert len(made) >= 3
+    canaries = made | planted
     before = released.live()
     said = []
     with ThreadPoolExecutor() as pool:
         watching = pool.submit(released.host.exec, ["python3", "-c", _WATCH, "300"], timeout=330)
         version = NEW if before == OLD else OLD
         release = ("-e", f"version={version}", "-e", "app_probation_seconds=1")
-        secretive = ("--tags", "docker,postgres,edge,app")
-        for name, *extra in (("provision", *secretive), ("deploy", "--check", *release), ("deploy", *release)):
+        for name, *extra in (("provision", *_CARRIERS), ("deploy", "--check", *release), ("deploy", *release)):
             done = released.project.play(name, "-vvv", "--diff", *extra)
             said.append(done.stdout + done.stderr)
             assert done.returncode == 0, said[-1]
         released.host.exec(["touch", "/tmp/enough"])
         processes = watching.result().stdout
     assert "switchyard" in processes
+    # The search finds them where they belong; some of those made belong to what this environment leaves off, and the
+    # login is kept encrypted.
+    kept = released.host.exec(["sh", "-c", _OWN]).stdout
+    assert sum(value in kept for value in made.values()) >= 3
+    assert {name for name, value in planted.items() if value in kept} == {"webhook", "preview", "TLS key"}
+    config = released.host.exec(["cat", "/root/.docker/config.json"]).stdout
+    assert released.bed.registry().address in config
     back = released.project.run("scripts/rollback.sh", "local", before)
     assert back.returncode == 0, back.stdout + back.stderr
     status = released.project.run("scripts/switchyard", "status", "local", "--json")
