@@ -210,4 +210,4 @@ def test_defaults_and_specs_agree(role: str) -> None:
 
 def test_the_readme_names_the_roles_that_are_tested_on_debian_12() -> None:
     (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| Debian 12 |"))
-    assert tuple(re.findall(r"`(\w+)`", row)) == ON_DEBIAN_12
+    assert tuple(re.findall(r"`(\w+)`", row)) == molecule.ON_DEBIAN_12

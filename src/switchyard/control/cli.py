@@ -304,7 +304,7 @@ def _pass_on(verb: str) -> Handler:
             )
         words = [verb, *(["--app"] if verb == "recover" else []), str(environment.name)]
         words += [arguments.what] if hasattr(arguments, "what") else []
-        words += ["--who", who()] if verb in ("promote", "abort") else []
+        words += ["--who", fleet.who()] if verb in ("promote", "abort") else []
         for option in ("limit", "retain", "days"):
             if getattr(arguments, option, None) is not None:
                 words += [f"--{option}", str(getattr(arguments, option))]
@@ -337,7 +337,9 @@ def _tidy(arguments: argparse.Namespace, environment: Environment, members: Sequ
     wanted = getattr(arguments, "retain", None)
     retain = -1 if verb == "recover" else AS_RECORDED if wanted is None else int(wanted)
     excused, copy = _excused(arguments), ledger.copy_file(environment.name)
-    result = fleet.tidy(members, str(environment.name), verb, fleet.who(), _say, retain=retain, excused=excused, copy=copy)
+    result = fleet.tidy(
+        members, str(environment.name), verb, fleet.who(), _say, retain=retain, excused=excused, copy=copy
+    )
     print(json.dumps(result) if arguments.json else f"{verb}: {result['message']}")
     return int(result["code"])
 

@@ -31,7 +31,6 @@ from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS, Colour, parse_release_id, release_id
 from switchyard.request import Request
 from switchyard.request import parse as parse_request
-from switchyard.secrets import generations
 from switchyard.trust.admit import admit
 from switchyard.watch import state as probations
 
