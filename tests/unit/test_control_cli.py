@@ -129,7 +129,7 @@ def test_an_injected_version_reaches_no_host(host: Recorder, read: Read, version
 def test_the_other_verbs_are_the_engines_own(
     host: Recorder, monkeypatch: pytest.MonkeyPatch, typed: list[str], called: list[str]
 ) -> None:
-    monkeypatch.setattr(cli, "who", lambda: "me@here")
+    monkeypatch.setattr(fleet, "who", lambda: "me@here")
     assert cli.main(typed) == 0
     assert host.calls == [called]
 

@@ -55,7 +55,12 @@ def test_bad_input_is_one_sentence(
 
 def test_good_input_arrives_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(edge, "apply_files", lambda files, _, check: seen.append((files, check)))
+
+    def apply(files: Any, _: Any, check: bool) -> edge.Applied:
+        seen.append((files, check))
+        return edge.Applied(changed=False, reloaded=False, diff=[])
+
+    monkeypatch.setattr(edge, "apply_files", apply)
     monkeypatch.setattr(handover, "keep", lambda *given, **more: seen.append((*given, more)))
     monkeypatch.setattr(edge, "as_json", lambda _: "{}")
     monkeypatch.setattr(handover, "as_json", lambda _: "{}")
