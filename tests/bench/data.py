@@ -289,6 +289,7 @@ def rebuild(bench: Bench, world: World) -> None:
     with Writer(world.url) as writer:
         time.sleep(5)
     data.archived()
+    live = str(world.project.status()["live"]["version"])
     # What is on the host and nowhere else goes with it; the project stands for the checkout and the vault.
     began = time.monotonic()
     data.host.destroy()
@@ -303,7 +304,9 @@ def rebuild(bench: Bench, world: World) -> None:
     wish = {"to": "latest", "into": "live", "repository": "offsite", "confirm": "local-1"}
     done = world.project.play("restore", "-e", json.dumps(wish))
     bench.say(done.stdout[-1500:] if done.returncode else "restored")
-    deployed = world.project.play("deploy", "-e", f"version={VERSIONS[0]}")
+    deployed = world.project.play("deploy", "-e", f"version={live}")
+    if deployed.returncode:
+        bench.say(deployed.stdout[-1500:])
     minutes = (time.monotonic() - began) / 60
     bench.add("rebuild: restore and deploy", done.returncode + deployed.returncode, 0, "code")
     bench.add("rebuild: from nothing to served", minutes if serves(world.url) else 1e9, 60, "min")

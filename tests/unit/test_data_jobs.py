@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from switchyard.data import applied, copy, database, drill, dump, operations, pgbackrest, point, restore, state, targets
 from switchyard.data import backup as backups
-from switchyard.data import copy, database, drill, dump, operations, pgbackrest, point, restore, state, targets
 from switchyard.data.settings import Backup
 from switchyard.engine import effects, layout
 from switchyard.errors import SwitchyardError
@@ -207,6 +207,21 @@ def test_a_drill_publishes_no_loss_that_it_did_not_measure(world: World, backup:
     assert "RPO" not in report("time").sentence
     assert report("time").sentence.endswith("; the application was not started here.")
     assert report("latest", rpo_seconds=31.0, application="x").sentence.endswith("RTO 0 s, RPO 31 s.")
+
+
+@pytest.mark.parametrize(("state_", "hours", "started"), [("clean", 1, 0), ("unchanged", 1, 1), ("clean", -1, 1)])
+def test_a_copy_from_before_the_last_migration_is_not_what_the_live_release_runs_on(
+    world: World, backup: Backup, monkeypatch: pytest.MonkeyPatch, state_: str, hours: int, started: int
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(applied, "live_trial", lambda *_: asked.append(_))
+    monkeypatch.setattr(drill, "load_host", lambda: world.host)
+    world.ledger().append("migration", op="x", release="0001-1.0.0", state=state_, digest="d")
+    moment = datetime.now(UTC) - timedelta(hours=hours)
+    found = report("oldest")
+    drill._application(backup, copy.drill_copy(backup), found, moment, lambda _: None)
+    assert len(asked) == started
+    assert found.sentence.endswith("not started here." if started else "on data from before its last migration.")
 
 
 def test_a_copy_in_which_nothing_tells_the_loss_has_not_passed(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
