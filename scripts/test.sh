@@ -59,7 +59,7 @@ for name in "$@"; do
       # What is marked `long` runs in `more`.
       SWITCHYARD_FAULTS=smoke suite "integration, on real hosts" \
         -m "not long" -n 2 --dist loadscope --durations=10 \
-        tests/integration/test_{1,2,3,5,6,8,9,10,11}_*.py tests/integration/test_7_data.py \
+        tests/integration/test_{1,2,3,4,5,6,8,9,10,11}_*.py tests/integration/test_7_data.py \
         tests/faults/test_every_point.py tests/faults/test_preflight.py
       ;;
     more)
@@ -67,10 +67,7 @@ for name in "$@"; do
         -n 2 --dist loadscope --durations=10 \
         tests/integration/test_9_pipeline.py tests/integration/test_{7,12,13}_*.py
       ;;
-    roles)
-      echo "== roles, once more on one host"
-      check "molecule, smoke" python -m tests.molecule run --smoke
-      ;;
+    roles) suite "roles, once more on one host" tests/integration/test_4_roles.py ;;
     faults)
       # What takes longest comes first.
       suite "every fault point" -n 2 --dist loadscope --no-loadscope-reorder \

@@ -1,7 +1,7 @@
 """Molecule's scenarios on hosts of the test bed: `python -m tests.molecule {run,create,destroy}`.
 
-`run` is what `make molecule` calls: the scenarios of the named roles, or of all, one after the other. With `--smoke`
-all of them share one host, on which each role stands on those before it.
+`run` is what `make molecule` calls: the scenarios of the named roles, or of all, one after the other. In a smoke
+(tests/integration/test_4_roles.py) all of them share one host, on which each role stands on those before it.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what was asked for."""
     top = argparse.ArgumentParser(prog="python -m tests.molecule", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    run_ = commands.add_parser("run", help="run scenarios")
-    run_.add_argument("roles", nargs="*", metavar="ROLE")
-    run_.add_argument(
-        "--smoke", action="store_true", help="converge, idempotence and verify, on one host for all roles"
-    )
+    commands.add_parser("run", help="run scenarios").add_argument("roles", nargs="*", metavar="ROLE")
     for name in ("create", "reboot", "destroy"):
         commands.add_parser(name, help=f"{name} a scenario's hosts (what Molecule calls)").add_argument("role")
     options = top.parse_args(argv)
@@ -67,23 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"molecule: no role is called '{min(unknown)}'; there are {', '.join(ROLES)}", file=sys.stderr)
         return 2
-    chosen = [role for role in ROLES if role in options.roles or not options.roles]
-    return smoke(chosen) if options.smoke else run(chosen)
+    return run(role for role in ROLES if role in options.roles or not options.roles)
 
 
 def run(roles: Iterable[str]) -> int:
     """Every scenario whole, each on hosts of its own."""
-    return _report({role: _molecule(role) for role in roles})
-
-
-def smoke(roles: Sequence[str]) -> int:
-    """Each role once more on what the roles before it left."""
-    results: dict[str, tuple[bool, float]] = {}
-    with Bed.for_tests("molecule") as bed:
-        create(bed, roles, smoke=True)
-        for role in roles:
-            results[role] = _molecule(role, "--base-config", str(SCENARIOS / "smoke.yml"))
-    return _report(results)
+    started = time.monotonic()
+    results = [scenario(role) for role in roles]
+    print(f"molecule: {sum(results)} of {len(results)} roles passed in {time.monotonic() - started:.0f} s")
+    return 0 if all(results) else 1
 
 
 def create(bed: Bed, roles: Sequence[str], *, smoke: bool = False) -> None:
@@ -160,8 +148,8 @@ def _bed(role: str) -> Bed:
     return Bed(f"molecule-{role}")
 
 
-def _molecule(role: str, *base: str) -> tuple[bool, float]:
-    """Run one scenario; its output is shown when it fails."""
+def scenario(role: str, *, smoke: bool = False) -> bool:
+    """Run one scenario, as a smoke on hosts that are there; its output is shown when it fails."""
     started = time.monotonic()
     inventory = _inventory_of(role)
     if not inventory.is_file():
@@ -169,29 +157,24 @@ def _molecule(role: str, *base: str) -> tuple[bool, float]:
         inventory.parent.mkdir(parents=True, exist_ok=True)
         inventory.write_text('{"all": {"hosts": {}}}')
     environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
+        # The verifier is a pytest of its own.
+        **{key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "PYTEST_"))},
         "PATH": f"{TOOLS}:{os.environ['PATH']}",
         "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
         "NO_COLOR": "1",
         "ANSIBLE_NOCOLOR": "1",
     }
-    argv = [str(TOOLS / "molecule"), "--base-config", str(SCENARIOS / "config.yml"), *base]
-    argv += ["test", "--scenario-name", role, "--destroy", "never" if base else "always"]
+    argv = [str(TOOLS / "molecule"), "--base-config", str(SCENARIOS / "config.yml")]
+    argv += ["--base-config", str(SCENARIOS / "smoke.yml")] if smoke else []
+    argv += ["test", "--scenario-name", role, "--destroy", "never" if smoke else "always"]
     done = subprocess.run(
         argv, cwd=ROOT, env=environment, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
-    seconds = time.monotonic() - started
-    print(f"{'ok     ' if done.returncode == 0 else 'FAILED '} {role} ({seconds:.0f} s)", flush=True)
-    if done.returncode != 0:
+    passed = done.returncode == 0
+    print(f"{'ok     ' if passed else 'FAILED '} {role} ({time.monotonic() - started:.0f} s)", flush=True)
+    if not passed:
         print("\n".join((done.stdout + done.stderr).splitlines()[-80:]), flush=True)
-    return done.returncode == 0, seconds
-
-
-def _report(results: Mapping[str, tuple[bool, float]]) -> int:
-    good = [role for role, (passed, _) in results.items() if passed]
-    seconds = sum(seconds for _, seconds in results.values())
-    print(f"molecule: {len(good)} of {len(results)} roles passed in {seconds:.0f} s")
-    return 0 if len(good) == len(results) else 1
+    return passed
 
 
 if __name__ == "__main__":
