@@ -20,7 +20,7 @@ import yaml
 from switchyard import PROTOCOL
 from switchyard.control import survey
 from switchyard.control.coordinator import Coordinator
-from switchyard.control.edges import MIXED_SECONDS
+from switchyard.control.edges import ANSWER_SECONDS, MIXED_SECONDS
 from switchyard.control.ssh import FabricTransport
 from switchyard.control.transport import Answer, Member
 from switchyard.errors import SwitchyardError
@@ -368,7 +368,8 @@ def silent(bench: Bench) -> None:
         assert struck and done["code"], done
         control.must(control.deploy(old))
     note = ", ".join(f"{window:.2f}" for window in windows)
-    bench.add("two edges, one silent at its switch: they differ", max(windows), MIXED_SECONDS + STEP, "s", note=note)
+    limit = ANSWER_SECONDS + MIXED_SECONDS + STEP
+    bench.add("two edges, one silent at its switch: they differ", max(windows), limit, "s", note=note)
 
 
 class _Poll:

@@ -33,9 +33,9 @@ _ASK_SECONDS = 2.0
 _REMIND_SECONDS = 60.0
 PROOF_SECONDS = 5.0
 MIXED_SECONDS = 2.0
-"""How long two edges may differ, and so what each is given for its proof."""
-ANSWER_SECONDS = 1.0
-"""How long the others may take to answer once one edge has moved; the rest of `MIXED_SECONDS` is for its way back."""
+"""How long two edges may differ that both answer, and so what each is given for its proof."""
+ANSWER_SECONDS = 4.0
+"""How long an edge may say nothing once another has moved. A busy one is heard of by then, a lost one is not."""
 
 _FROM_THE_WORST = ("revert", "sick", "inconclusive", "pass")
 
@@ -110,7 +110,8 @@ class Edges:
         hosts, began, old = self._hosts, time.time(), self.live
         fields: dict[str, Any] = {"verb": "switch", "pointer": pointer.mark(), "within": self._within}
         fields |= {"events": self.events, "release": pointer.release, "evidence": self.evidence}
-        together = _Together(hosts.edges, lambda edges: self.put_back(old, edges))
+        # Where nothing was live before, there is nothing to differ from.
+        together = _Together(hosts.edges if old else (), lambda edges: self.put_back(old, edges))
         outcomes = hosts.give("switch", dict.fromkeys(hosts.edges, fields), told=together.told)
         if failed := together.end() | failures(outcomes):
             self.put_back(old, [host for host in outcomes if not went_back(outcomes[host])])
