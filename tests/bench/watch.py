@@ -186,7 +186,8 @@ def killed(lab: Lab, _: dict[str, Any], __: list[Traffic]) -> float:
 def reverts(bench: Bench, lab: Lab) -> None:
     """Bad releases on a real host."""
     dies = ["sh", "-c", "serve & sleep 30; echo crossed $(busybox date +%s); kill $!; sleep 600"]
-    hungry = ["sh", "-c", "serve & sleep 12; x=xxxxxxxx; while :; do x=$x$x$x$x; done"]
+    # Compose reads "$$" as "$".
+    hungry = ["sh", "-c", "serve & sleep 12; x=xxxxxxxx; while :; do x=$$x$$x$$x$$x; done"]
     ill = ["sh", "-c", "serve & sleep 15; echo crossed $(busybox date +%s); touch /tmp/unhealthy; sleep 600"]
     alone, wide = {"rate": 100.0}, {"rate": 100.0, "workers": 40}
     wards = {"rate": 10.0, "path": "/wards", "workers": 1}
