@@ -233,7 +233,8 @@ def reverts(bench: Bench, lab: Lab) -> None:
 def crash(bench: Bench, lab: Lab) -> None:
     """A crash under writes: nothing is lost but what was under way, and may not be sent twice."""
     back_to_old(lab)
-    dies = ["sh", "-c", "serve & sleep 30; kill -9 $!; sleep 600"]
+    # All but this shell: a worker outlives its master.
+    dies = ["sh", "-c", "serve & sleep 30; kill -9 -1; sleep 600"]
     load = LoadProcess(LoadConfig(url=f"http://{lab.host.address}/", workers=_WRITERS, max_duration=600)).start()
     result = lab.deploy(
         NEW, compose=compose(lab, NEW, {}, entrypoint=dies, restart="no"), smoke_tests=[{"path": "/health"}],
