@@ -64,5 +64,5 @@ class Traffic:
         return sum(not 200 <= seen.status < 500 for seen in self.seen)
 
     def last(self, release: str) -> float:
-        """When this release answered last, in seconds since 1970."""
-        return max((seen.at for seen in self.seen if seen.release == release), default=0.0)
+        """When the last request was sent that this release answered, in seconds since 1970; it may answer late."""
+        return max((seen.at - seen.seconds for seen in self.seen if seen.release == release), default=0.0)

@@ -224,7 +224,7 @@ def reverts(bench: Bench, lab: Lab) -> None:
             if users:
                 last = max(user.last(NEW) for user in users) - decision
                 failed = sum(user.failed() for user in users)
-                bench.add(f"{name}: last answer of the bad release after the decision", last, 2, "s")
+                bench.add(f"{name}: last request that the bad release got after the decision", last, 2, "s")
                 if crossing in (logged, killed):
                     # All of them may be asked again of the other colour.
                     bench.add(f"{name}: failed requests, none of which was a write", failed, 0, "requests")
