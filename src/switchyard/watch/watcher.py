@@ -67,6 +67,8 @@ def start(paths: AppPaths, op: str, engine: str) -> None:
         "StartLimitIntervalSec": "0",
         "StandardOutput": f"append:{log}",
         "StandardError": f"append:{log}",
+        # Users come first: reading the log in bursts would be seen in their slowest answers.
+        "Nice": "5",
     }
     if not OPERATION_LOGS.is_dir():
         run(["mkdir", "-p", "-m", "0750", str(OPERATION_LOGS)], step="watch.logs")
