@@ -78,6 +78,14 @@ def test_each_instance_has_its_own_address() -> None:
     }
 
 
+def test_another_generation_of_secrets_is_another_container() -> None:
+    services = compose(API_WEB_DATABASE)["services"]
+    with_secrets = [service for name, service in services.items() if name != "migrate" and service.get("secrets")]
+    assert with_secrets
+    for service in with_secrets:
+        assert service["labels"]["switchyard.secrets"] == "${SWITCHYARD_SECRETS}"
+
+
 def test_the_migration_is_a_container_apart() -> None:
     document = compose(API_WEB_DATABASE)
     migrate, api = document["services"]["migrate"], document["services"]["api-1"]
