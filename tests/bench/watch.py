@@ -187,7 +187,7 @@ def reverts(bench: Bench, lab: Lab) -> None:
     """Bad releases on a real host."""
     dies = ["sh", "-c", "serve & sleep 30; echo crossed $(busybox date +%s); kill $!; sleep 600"]
     # Compose reads "$$" as "$".
-    hungry = ["sh", "-c", "serve & sleep 12; x=xxxxxxxx; while :; do x=$$x$$x$$x$$x; done"]
+    hungry = ["sh", "-c", "serve & sleep 12; x=12345678; while :; do x=$$x$$x$$x$$x; done"]
     ill = ["sh", "-c", "serve & sleep 15; echo crossed $(busybox date +%s); touch /tmp/unhealthy; sleep 600"]
     alone, wide = {"rate": 100.0}, {"rate": 100.0, "workers": 40}
     wards = {"rate": 10.0, "path": "/wards", "workers": 1}

@@ -455,7 +455,8 @@ def test_an_edge_that_has_moved_does_not_wait_for_one_that_is_silent(
                 pair.wires[late].cut = lambda _: "refused"
         return passed[late](argv, stdin)
 
-    pair.wires[other].run, pair.wires[late].run = look, wait  # type: ignore[method-assign]
+    monkeypatch.setattr(pair.wires[other], "run", look)
+    monkeypatch.setattr(pair.wires[late], "run", wait)
     done = pair.deploy("1.1.0")
     assert done["code"] == Exit.REVERTED and late in done["message"], done
     assert {pair.serves(edge) for edge in (late, other)} == {"1.0.0"}
@@ -469,7 +470,7 @@ def test_an_edge_that_has_moved_does_not_wait_for_one_that_is_silent(
 @pytest.mark.parametrize("first", [EDGE_1, EDGE_2])
 @pytest.mark.parametrize("again", ["deploy", "rollback", "other", "recover"])
 def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_the_next_command_converges(
-    pair: Fleet, first: str, again: str
+    pair: Fleet, first: str, again: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair.deploy("1.0.0")
     second = EDGE_2 if first == EDGE_1 else EDGE_1
@@ -487,7 +488,7 @@ def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_
             raise Killed
         return late(argv, stdin)
 
-    pair.wires[first].run = run  # type: ignore[method-assign]
+    monkeypatch.setattr(pair.wires[first], "run", run)
     with pytest.raises(Killed):
         pair.deploy("1.1.0")
     heal(pair)
@@ -511,7 +512,7 @@ def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_
     assert not survey.survey(pair.members(), "shop-test")["mixed"]
 
 
-def lose_control(fleet: Fleet, verb: str) -> None:
+def lose_control(fleet: Fleet, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The coordinator dies when every edge has this order: they carry it out, and nobody hears of it."""
 
     def carried_out_unheard(wire: Wire) -> Callable[..., Any]:
@@ -522,18 +523,20 @@ def lose_control(fleet: Fleet, verb: str) -> None:
                 return late(argv, stdin)
             with fleet.lock:
                 fleet.at(wire.host, list(argv[3:]), stdin)
-            wire.run = late  # type: ignore[method-assign]
+            monkeypatch.setattr(wire, "run", late)
             raise Killed
 
         return run
 
     for edge in fleet.names("edge"):
-        fleet.wires[edge].run = carried_out_unheard(fleet.wires[edge])  # type: ignore[method-assign]
+        monkeypatch.setattr(fleet.wires[edge], "run", carried_out_unheard(fleet.wires[edge]))
 
 
 @pytest.mark.parametrize("bad", [EDGE_1, EDGE_2])
 @pytest.mark.parametrize("again", ["deploy", "rollback", "recover"])
-def test_what_one_edge_took_back_while_nobody_led_is_taken_back_by_all(pair: Fleet, bad: str, again: str) -> None:
+def test_what_one_edge_took_back_while_nobody_led_is_taken_back_by_all(
+    pair: Fleet, bad: str, again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair.deploy("1.0.0")
 
     def sicken() -> None:
@@ -543,7 +546,7 @@ def test_what_one_edge_took_back_while_nobody_led_is_taken_back_by_all(pair: Fle
             machine.sick = {"0002-1.1.0"} if sick else set()
 
     pair.clock.on_sleep = sicken
-    lose_control(pair, "watch")
+    lose_control(pair, "watch", monkeypatch)
     with pytest.raises(Killed):
         pair.deploy("1.1.0", probation_seconds=10.0)
     pair.clock.on_sleep = lambda: None
@@ -1006,7 +1009,7 @@ def test_rolling_that_fails_on_a_host_goes_back_on_all(fleet: Fleet, sick: str) 
     whole(fleet, "1.1.0")
 
 
-def outages(fleet: Fleet) -> list[str]:
+def outages(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Filled with every effect, on any host, at which an edge has nobody who answers."""
     seen: list[str] = []
     for machine in fleet.machines.values():
@@ -1015,15 +1018,17 @@ def outages(fleet: Fleet) -> list[str]:
             before()
             seen.extend(f"{name}: {edge} serves nothing" for edge in fleet.names("edge") if not fleet.serves(edge))
 
-        machine.effect = effect  # type: ignore[method-assign]
+        monkeypatch.setattr(machine, "effect", effect)
     return seen
 
 
 @pytest.mark.parametrize("sick", [APP_1, APP_2])
-def test_rolling_that_goes_back_never_stops_what_alone_serves(pair: Fleet, sick: str) -> None:
+def test_rolling_that_goes_back_never_stops_what_alone_serves(
+    pair: Fleet, sick: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair.deploy("1.0.0")
     pair.machines[sick].sick.add("0002-1.1.0")
-    nobody = outages(pair)
+    nobody = outages(pair, monkeypatch)
     done = pair.deploy("1.1.0", rolling=1, probation_seconds=0.0)
     assert done["code"] == Exit.REVERTED and "Every host is back on 0001-1.0.0." in done["message"], pair.said
     assert nobody == []
@@ -1047,10 +1052,10 @@ def test_what_is_taken_back_is_drained_at_the_edge_first(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("breakage", [ssh_gone, ill], ids=lambda f: f.__name__)
 def test_when_no_other_host_can_go_back_the_one_that_serves_goes_on(
-    fleet: Fleet, breakage: Callable[[Fleet, str, str], None]
+    fleet: Fleet, breakage: Callable[[Fleet, str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet.deploy("1.0.0")
-    nobody = outages(fleet)
+    nobody = outages(fleet, monkeypatch)
     breakage(fleet, APP_2, "start")
     done = fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
     assert done["code"] == Exit.FAILED and "No host could go back to 0001-1.0.0" in done["message"], fleet.said

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_what_a_killed_drill_left_goes_when_the_next_job_begins_and_a_copy_for_a
 def test_a_copy_is_measured_against_the_disk_without_what_an_earlier_one_left(
     backup: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = copy.scratch(backup)
+    left, now = copy.scratch(backup), datetime.now(UTC)
     left.folder.mkdir(parents=True)
 
     def require(place: Path, *_: object) -> None:
@@ -114,7 +115,7 @@ def test_a_copy_is_measured_against_the_disk_without_what_an_earlier_one_left(
 
     monkeypatch.setattr(copy, "require_space", require)
     with pytest.raises(SwitchyardError, match="no room"):
-        left.restore(SimpleNamespace(size=1), [], pytest.fail)  # type: ignore[arg-type]
+        left.restore(pgbackrest.Kept("F", "full", now, now, size=1, repository=1), [], pytest.fail)
 
 
 def test_the_old_data_of_a_restore_that_died_is_not_forgotten(backup: Backup) -> None:
@@ -191,10 +192,10 @@ def test_uploaded_files_that_are_out_of_reach_are_named_and_alerted(world: World
 # Drills
 
 
-def report(plan: str, **more: object) -> drill.Report:
+def report(plan: str, **more: Any) -> drill.Report:
     """A drill that went well."""
     checks = [drill.Check("every row can be read", ok=True)]
-    return drill.Report("id", "shop-test", "now", plan, backup="F", repository="local", checks=checks, **more)  # type: ignore[arg-type]
+    return drill.Report("id", "shop-test", "now", plan, backup="F", repository="local", checks=checks, **more)
 
 
 def test_a_drill_publishes_no_loss_that_it_did_not_measure(world: World, backup: Backup) -> None:

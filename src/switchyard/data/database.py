@@ -82,7 +82,8 @@ def close(container: str, name: str) -> None:
 
     It is written in the database's own catalogue, so whatever is restored from that time is closed, too.
     """
-    send_away = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {quoted(name)};"  # noqa: S608 - through quoted()
+    # quoted() doubles every quote in the name, so that no name can end the literal.
+    send_away = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {quoted(name)};"  # noqa: S608
     sql(container, f"{_allow(name, connections=False)}\n{send_away}", step="database.close")
 
 
@@ -93,7 +94,8 @@ def reopen(container: str, name: str) -> None:
 
 def _allow(name: str, *, connections: bool) -> str:
     now = str(connections).lower()
-    alter = f"SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS {now}', datname) FROM pg_database"  # noqa: S608 - a boolean
+    # `now` is made from a boolean here and can be nothing else; Postgres quotes the name by %I.
+    alter = f"SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS {now}', datname) FROM pg_database"  # noqa: S608
     return f"{alter} WHERE datname = {quoted(name)} AND datallowconn <> {now}\n\\gexec"
 
 
