@@ -85,6 +85,15 @@ def test_a_secret_without_a_value_stays_what_it_is_today(world: World) -> None:
     assert (world.paths.secrets / B / "api.env").read_text() == 'API_TOKEN="today\'s"\n'
 
 
+def test_what_a_release_names_no_more_is_there_for_one_that_does(world: World) -> None:
+    generations.place(world.paths, A, make_request(secrets=secret("x") | {"GONE": {"value": "y", "uid": 10001}}))
+    world.ledger().append("live", op="x", release=A, colour="blue")
+    generations.place(world.paths, B, make_request(secrets=secret("z")))
+    world.ledger().append("live", op="x", release=B, colour="green")
+    today = generations.of(world.paths, A)
+    assert (today.name, (today / "GONE").read_text(), (today / "TOKEN").read_text()) == (B, "y", "z")
+
+
 # What a release is started with
 
 

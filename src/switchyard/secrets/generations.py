@@ -46,9 +46,20 @@ def place(paths: AppPaths, release: str, request: Request) -> dict[str, str]:
         if service.secret_env:
             text = environment_file(service, values)
             replace_file(own / f"{name}.env", text, step="secrets.environment", mode=0o400)
+    _carry_over(now, own)
     there = {name for name in values if (now / name).is_file()}
     new = {name: "changed" if name in there else "added" for name in values}
     return {name: outcome for name, outcome in new.items() if name not in there or read(now, name) != values[name]}
+
+
+def _carry_over(now: Path, own: Path) -> None:
+    """What this release does not name any more goes on as it is: an older one may need it."""
+    left = [path for path in now.iterdir() if path.is_file()] if now.is_dir() else []
+    for path in left:
+        if not (own / path.name).exists():
+            told = path.stat()
+            owner = (told.st_uid, told.st_gid)
+            replace_file(own / path.name, read(now, path.name), step="secrets.kept", mode=0o400, owner=owner)
 
 
 def read(generation: Path, secret: str) -> str:
