@@ -15,7 +15,7 @@ from switchyard.control.transport import ConnectionLost, Member, Transport
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import new_operation
 
-__all__ = ["Member", "ask", "database_host", "deploy", "keeper", "operate", "plan", "rollback", "single", "tidy"]
+__all__ = ["Member", "ask", "database_host", "deploy", "keeper", "operate", "plan", "rollback", "single", "tidy", "who"]
 
 
 def who() -> str:

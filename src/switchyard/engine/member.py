@@ -446,7 +446,7 @@ def _note_switch(op: Operation, order: Order) -> None:
     pointer, before = order.pointer, op.ledger.last_live()
     if pointer is None:
         op.ledger.append("live", op=op.id, release="", colour="")
-    elif op.ledger.last_live() != (pointer.release, pointer.colour):
+    elif before != (pointer.release, pointer.colour):
         phases.note_live(op, records.load(op.paths, pointer.release), pointer.colour)
     # After the switch that took it back, by which a report knows the one from the other.
     if order.reason and before and (pointer is None or before[0] != pointer.release):
