@@ -1,4 +1,4 @@
-"""The filter that the role `deploy_access` writes keys with; the work is done in `switchyard.control.access`."""
+"""The filters that the role `deploy_access` writes keys with; the work is done in `switchyard.control.access`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,17 @@ def access_lines(keys: Any, app: str) -> str:
         raise AnsibleFilterError(error.message) from error
 
 
+def access_fingerprints(keys: Any) -> dict[str, str]:
+    """The fingerprint of each key, by its name."""
+    try:
+        return access.fingerprints(keys)
+    except SwitchyardError as error:
+        raise AnsibleFilterError(error.message) from error
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
-        return {"access_lines": access_lines}
+        return {"access_lines": access_lines, "access_fingerprints": access_fingerprints}

@@ -576,6 +576,9 @@ def test_a_leaked_key_is_revoked_and_replaced_as_the_runbook_says(world: World, 
     for user, key, line in ((USER, estate.keys / "staging", "status"), ("deploy", place.private_key, look)):
         refused = _ssh(world, user, key, line)
         assert refused.returncode == 255 and "Permission denied" in refused.stderr, refused
+    lines = world.host.exec(["cat", f"/var/lib/switchyard/{NAME}/ledger.jsonl"]).stdout.splitlines()
+    noted = [row for row in map(json.loads, lines) if row["event"] == "key" and row["subject"].startswith("ci:")]
+    assert {(row["subject"], row["outcome"]) for row in noted[-2:]} == {("ci:hub2", "added"), ("ci:hub", "removed")}
     for user, key, line in ((USER, fresh, "status"), ("deploy", person, look)):
         opened = _ssh(world, user, key, line)
         assert opened.returncode == 0 and "live" in opened.stdout, opened

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,3 +50,12 @@ def test_names_are_unique_and_no_key_opens_a_shell_as_well() -> None:
     access.check([key()], ["ssh-ed25519 AAAAother me"])
     with pytest.raises(SwitchyardError, match="opens a shell"):
         access.check([key()], [f"{PUBLIC} me@example.com"])
+
+
+def test_a_fingerprint_is_what_ssh_prints(tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    public = (tmp_path / "key.pub").read_text()
+    told = subprocess.run(["ssh-keygen", "-l", "-f", tmp_path / "key"], check=True, capture_output=True, text=True)
+    assert access.fingerprints([key(key=public)]) == {"hub": told.stdout.split()[1]}
+    with pytest.raises(SwitchyardError, match="one public key"):
+        access.fingerprints([key(key="ssh-ed25519 !")])

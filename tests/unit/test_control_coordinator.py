@@ -384,6 +384,17 @@ def test_a_release_that_passes_its_probation_leaves_the_verdict_in_the_ledger(pa
     (found,) = verdicts(pair)
     assert (found["release"], found["verdict"], found["host"]) == ("0002-1.1.0", "pass", EDGE_1)
     assert {"requests", "errors", "p95", "old_requests", "old_errors", "seconds"} <= found.keys()
+    assert [event for event in pair.history(EDGE_1) if event["event"] == "end"][-1].get("requests") == 0
+
+
+def test_the_end_in_the_ledger_counts_the_requests_of_all_edges() -> None:
+    told: list[dict[str, Any]] = [
+        {"event": {"requests": 100, "errors": 1, "p95": 0.1}},
+        {"event": {"requests": 20, "errors": 0}},
+        {"event": {}},
+    ]
+    assert edges.seen(told) == {"requests": 120, "errors": 1}
+    assert edges.seen([{"event": {}}]) == {}
 
 
 def test_a_release_that_fails_on_probation_is_taken_back_everywhere_and_marked_bad(pair: Fleet) -> None:

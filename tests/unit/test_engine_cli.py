@@ -76,9 +76,9 @@ def test_logs_are_lines_or_documents(host: World, capsys: pytest.CaptureFixture[
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("keeps", [True, False])
 def test_what_changed_of_the_edge_is_in_the_ledger_without_its_content(
-    host: World, monkeypatch: pytest.MonkeyPatch, several: bool
+    host: World, monkeypatch: pytest.MonkeyPatch, keeps: bool
 ) -> None:
     def apply(**data: object) -> list[Event]:
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"files": {"nginx.conf": "unseen"}} | data)))
@@ -86,12 +86,12 @@ def test_what_changed_of_the_edge_is_in_the_ledger_without_its_content(
         return list(host.ledger().of("config"))
 
     monkeypatch.setattr(edge, "take_up", lambda _: None)
-    data = json.loads(layout.HOST_FILE.read_text()) | {"several": several}
+    data = json.loads(layout.HOST_FILE.read_text()) | {"several": True, "keeps_ledger": keeps}
     layout.HOST_FILE.write_text(json.dumps(data))
     host.release(1, "blue")
     assert apply(check=True) == []
     found = apply()
-    if several:
+    if not keeps:
         assert found == []
         return
     (event,) = found

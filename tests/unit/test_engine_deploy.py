@@ -16,6 +16,7 @@ from switchyard.engine.deploy import deploy
 from switchyard.engine.operation import Result
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit
+from switchyard.gate import access
 from switchyard.report.traffic import log_of
 from tests.unit.engine_world import MEMORY, NAME, World, make_request, make_world
 
@@ -54,6 +55,18 @@ def sound(world: World, release_id: str) -> None:
 
 
 # What a deploy does
+
+
+@pytest.mark.parametrize("text", ['{"hosts": ["vm1"], "keys": {"hub": "SHA256:one"}}', "{"])
+def test_the_first_release_notes_which_keys_were_provisioned_and_a_damaged_list_stops_none(
+    world: World, text: str
+) -> None:
+    access.FOLDER.mkdir(parents=True, exist_ok=True)
+    (access.FOLDER / f"{NAME}.json").write_text(text)
+    release(world, 1)
+    sound(world, A)
+    subjects = [event["subject"] for event in world.ledger().of("key")]
+    assert subjects == (["ci:hub"] if text.endswith("}}") else [])
 
 
 def test_a_first_deploy_and_a_second_one(world: World) -> None:

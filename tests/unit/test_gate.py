@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.engine import cli, follow, lease
+from switchyard.engine import cli, follow, layout, lease
 from switchyard.engine.operation import Result, write_result
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.gate import access, definition, grammar
@@ -18,6 +18,7 @@ from tests.pipeline.lines import ALLOWED, ATTACKS, VALID, lines
 from tests.unit.engine_world import NAME, OPERATION, World, service
 
 FUZZED = 10_000
+FINGERPRINT = "SHA256:0123456789abcdefghijABCDEFGHIJ0123456789abc"
 
 
 # The grammar
@@ -102,7 +103,7 @@ def gated(world: World) -> World:
 
 def allow(hosts: list[str]) -> None:
     access.FOLDER.mkdir(parents=True, exist_ok=True)
-    (access.FOLDER / f"{NAME}.json").write_text(json.dumps({"hosts": hosts, "keys": ["hub"]}))
+    (access.FOLDER / f"{NAME}.json").write_text(json.dumps({"hosts": hosts, "keys": {"hub": FINGERPRINT}}))
 
 
 def gate(monkeypatch: pytest.MonkeyPatch, line: str, key: str = "hub") -> int:
@@ -193,3 +194,31 @@ def test_a_reader_who_is_gone_does_not_look_like_success(gated: World, monkeypat
     monkeypatch.setattr("sys.stderr", Gone())
     with pytest.raises((BrokenPipeError, SwitchyardError)):
         gate(monkeypatch, "deploy 2.0.0")
+
+
+# What the ledger says of keys
+
+
+def keys_in_ledger(world: World) -> list[tuple[str, str, str]]:
+    return [(e["subject"], e["outcome"], e["fingerprint"]) for e in world.ledger().of("key")]
+
+
+def test_keys_that_come_and_go_are_in_the_ledger_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    allow(["vm1"])
+    layout.HOST_FILE.write_text(json.dumps({"name": "vm1"}))
+
+    def noted() -> list[tuple[str, str, str]]:
+        assert cli.main(["note-keys", str(NAME)]) == 0
+        return [(event["subject"], event["outcome"], event["fingerprint"]) for event in world.ledger().of("key")]
+
+    # Provision comes before the first release, which begins the ledger.
+    assert noted() == [] and not world.paths.ledger.exists()
+    world.release(1, "blue")
+    added = ("ci:hub", "added", FINGERPRINT)
+    assert noted() == noted() == [added]
+    path = access.FOLDER / f"{NAME}.json"
+    path.write_text(json.dumps({"hosts": ["vm1"], "keys": {"hub": "SHA256:new"}}))
+    noted()
+    path.unlink()
+    assert noted() == [added, ("ci:hub", "changed", "SHA256:new"), ("ci:hub", "removed", "")]

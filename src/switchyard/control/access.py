@@ -1,5 +1,7 @@
 """What `deploy_access_keys` becomes on a host: lines of authorized_keys that can do one thing. Pure."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -37,6 +39,25 @@ def lines(keys: Sequence[Mapping[str, Any]], app: str) -> str:
             options.append(f'expiry-time="{_day(f"{where}.expires", str(key["expires"]))}"')
         text += f"{','.join(options)} {public[1]} {name}\n"
     return text
+
+
+def fingerprints(keys: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Each key's fingerprint by its name, as `ssh-keygen -l` prints it (RFC 4648 base64 of SHA-256, without padding).
+
+    Raises `SwitchyardError` for a key that is none.
+    """
+    found = {}
+    for index, key in enumerate(keys):
+        try:
+            blob = base64.b64decode(str(key["key"]).split()[1], validate=True)
+        except (IndexError, ValueError):
+            raise SwitchyardError(
+                f"deploy_access_keys[{index}].key: give one public key without options, as ssh-keygen wrote it.",
+                Exit.USAGE,
+            ) from None
+        digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+        found[str(key["name"])] = f"SHA256:{digest}"
+    return found
 
 
 def check(keys: Sequence[Mapping[str, Any]], opens_a_shell: Iterable[str]) -> None:

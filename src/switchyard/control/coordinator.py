@@ -359,7 +359,7 @@ class Coordinator:
         if not self._result.code and not self._result.message:
             self._result.message = self._summary()
         said = asdict(self._result)
-        kept = {"code", "message", "version", "release", "phases", "switch_ms", "live_ms"}
+        kept = {"code", "message", "version", "release", "phases", "switch_ms", "live_ms", "seen"}
         fields = {"pointer": self._edges.mark, "retain": retain}
         end = {"verb": "end", "outcome": outcome, "result": {key: said[key] for key in kept}}
         ended = hosts.give("finish", {hosts.owner: fields | end | {"events": self._edges.events}})[hosts.owner]

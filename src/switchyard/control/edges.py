@@ -182,7 +182,9 @@ class Edges:
         hosts.say(f"watch: {seconds:.0f} s{share} on {', '.join(hosts.edges)}")
         orders = {edge: {"verb": "watch", "pointer": self.mark} for edge in hosts.edges}
         outcomes = hosts.give("watch", orders, told=self._leave_at_once)
-        self.note_verdict(worst(_data(outcome).get("verdict") for outcome in outcomes.values()))
+        verdicts = [verdict for outcome in outcomes.values() if (verdict := _data(outcome).get("verdict"))]
+        self.note_verdict(worst(verdicts))
+        hosts.result.seen = seen(verdicts)
         failed = failures(outcomes)
         if failed and not hosts.still_ours():
             raise SwitchyardError(sentences(failed), Exit.INTERRUPTED)
@@ -307,6 +309,12 @@ class _Together:
 def _data(outcome: Outcome) -> dict[str, Any]:
     """What a host told, also when it failed."""
     return dict(outcome.get("data", {}) if isinstance(outcome, dict) else getattr(outcome, "data", {}))
+
+
+def seen(verdicts: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Requests of the new release and errors among them, of all edges together; empty when none was measured."""
+    measured = [verdict["event"] for verdict in verdicts if "requests" in verdict["event"]]
+    return {key: sum(int(event[key]) for event in measured) for key in ("requests", "errors") if measured}
 
 
 def worst(verdicts: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:

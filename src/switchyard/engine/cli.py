@@ -441,11 +441,13 @@ def _edge_apply(arguments: argparse.Namespace) -> int:
     arguments.json = True
     given, host = read_as(edge.Files, "edge-apply"), load_host()
     applied = edge.apply_files(given.files, host, check=given.check)
-    # The ledger of several hosts is the first edge's, and nobody here knows which one that is.
-    if applied.changed and not given.check and not host.several:
+    # Every edge of several has the same files; the line about them is the first one's.
+    if applied.changed and not given.check and host.keeps_ledger:
         who, files = os.environ.get("SUDO_USER", "root"), [change["path"] for change in applied.diff]
         for paths in map(AppPaths, known_apps()):
-            Ledger.load(paths).append("config", who=who, subject="edge", files=files)
+            # Without a ledger this host is new, and is given the one that other hosts have.
+            if paths.ledger.is_file():
+                Ledger.load(paths).append("config", who=who, subject="edge", files=files)
     print(edge.as_json(applied))
     return 0
 

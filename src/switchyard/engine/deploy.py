@@ -1,11 +1,14 @@
 """The order of a deploy. Reads as its own runbook; what each line does is in `phases`."""
 
+import contextlib
+
 from switchyard.engine import colour as colours
 from switchyard.engine import phases, prune, recover
 from switchyard.engine.migrate import migrate
 from switchyard.engine.operation import Operation
 from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.gate import access
 from switchyard.names import other
 from switchyard.request import Request
 
@@ -18,6 +21,7 @@ def deploy(op: Operation, request: Request) -> None:
             recover.alone(op)
             recover.before(op)
             op.begin(request.version)
+            _note_keys(op)
             with op.phase("preflight"):
                 record = phases.prepare(op, request)
             if record is None:
@@ -40,6 +44,12 @@ def deploy(op: Operation, request: Request) -> None:
     except SwitchyardError as error:
         outcomes = {Exit.REVERTED: "reverted", Exit.INCONCLUSIVE: "inconclusive"}
         op.end_after(error, outcomes.get(error.code, "failed"))
+
+
+def _note_keys(op: Operation) -> None:
+    """What provision could not note before there was a ledger; a file that it left damaged must not stop a release."""
+    with contextlib.suppress(SwitchyardError):
+        access.note(op.paths.name, op.ledger, op.who)
 
 
 def _finish(op: Operation, record: Record) -> None:

@@ -44,6 +44,8 @@ class HostConfig:
     groups: list[str] = field(default_factory=list)
     several: bool = False
     """Whether other hosts release together with this one."""
+    keeps_ledger: bool = True
+    """Whether the environment's ledger is this host's: of several, the first edge's."""
     publish_address: str = "127.0.0.1"
     port_first: int = 18000
     port_last: int = 18999

@@ -52,6 +52,8 @@ class Result:
     """From the start of the engine to that proof."""
     switched_at: float = 0.0
     """When the pointer was renamed, in seconds since 1970 (UTC): from here on old connections drain."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """Requests of the new release and errors among them while it was watched, on all edges; empty when it was not."""
     data: dict[str, Any] = field(default_factory=dict)
     """What one host of a fleet tells its coordinator."""
 
@@ -143,7 +145,7 @@ class Operation:
             phases=self.result.phases,
             switch_ms=self.result.switch_ms,
             live_ms=self.result.live_ms,
-            **self._seen(),
+            **(self.result.seen or self._seen()),
         )
         leases.release(self.paths, self.lease)
         if outcome in _NEWS:

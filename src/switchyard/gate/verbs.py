@@ -1,4 +1,4 @@
-"""The gate's verb: the forced command of a CI key."""
+"""The gate's verbs: the forced command of a CI key, and the ledger's lines about keys."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from switchyard.engine.verb import VerbAdder
+from switchyard.engine.verb import VerbAdder, show
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verb: VerbAdder) -> None:
-    """Add `gate`."""
+    """Add `gate` and `note-keys`."""
     child = verb("gate", _gate, "carry out what a CI key asks for (its forced command)", app=False, with_json=False)
     child.add_argument("name", metavar="APP-ENV")
     child.add_argument("key", metavar="KEY", help="name of the key, for the ledger")
+    verb("note-keys", _note_keys, "write into the ledger which CI keys were added, changed or removed")
 
 
 def _gate(arguments: argparse.Namespace) -> int:
@@ -38,6 +39,20 @@ def _gate(arguments: argparse.Namespace) -> int:
         return _look(order.verb, str(paths.name))
     access.refuse_fleet(paths.name, allowed, order.version)
     return _operate(paths, order, f"ci:{arguments.key}")
+
+
+def _note_keys(arguments: argparse.Namespace) -> int:
+    from switchyard.engine.layout import AppPaths, load_host
+    from switchyard.engine.ledger import Ledger
+    from switchyard.gate import access
+
+    paths, noted = AppPaths(AppName.parse(arguments.app)), {}
+    # Before there is a ledger, the first release notes them.
+    if load_host().keeps_ledger and paths.ledger.is_file():
+        noted = access.note(paths.name, Ledger.load(paths), os.environ.get("SUDO_USER", "root"))
+    text = ", ".join(f"{subject} {outcome}" for subject, outcome in noted.items()) or "no key has changed"
+    show(arguments, {"changed": bool(noted), "keys": noted}, text)
+    return 0
 
 
 def _look(verb: str, name: str) -> int:
