@@ -1,5 +1,6 @@
 """Nothing is lost over twenty switches; without the protecting directive something is, so the client can see it."""
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.held import Held
 from tests.integration.conftest import NEW, OLD, Environment
 from tests.loss import Switching
 
@@ -50,3 +52,25 @@ def test_the_control_without_the_directive_loses_requests(switching: Switching) 
         switching.set_edge()
     note(control_lost=lost)
     assert lost >= 5, "the client saw no loss where there must be one"
+
+
+@pytest.mark.parametrize("word", ["abort", "promote"])
+def test_websockets_and_uploads_stay_where_they_began_when_a_canary_goes_and_when_it_gets_everybody(
+    switching: Switching, released: Environment, word: str
+) -> None:
+    project, old = switching.project, released.live()
+    new = NEW if old == OLD else OLD
+    # For testers alone, until somebody promotes it.
+    canary = {"app_canary": {"steps": [0], "manual": True, "tester": "canary"}, "app_probation_seconds": 3}
+    done = project.play("deploy", "-e", f"version={new}", "-e", json.dumps(canary))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    async def hold() -> list[tuple[str, str]]:
+        held = [await Held.open(released.host.address, "canary", side) for side in ("never", "always")]
+        said = await asyncio.to_thread(project.run, "scripts/switchyard", word, "local")
+        assert said.returncode == 0, said.stdout + said.stderr
+        later = await Held.open(released.host.address, "canary", "always")
+        assert await later.end() == later.began == (old if word == "abort" else new)
+        return [(one.began, await one.end()) for one in held]
+
+    assert asyncio.run(hold()) == [(old, old), (new, new)]

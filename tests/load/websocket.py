@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import wsproto
@@ -36,7 +37,7 @@ class Ended(Exception):
 class WebSocket:
     """Speaks the protocol; what it means that the connection ended is left to the caller."""
 
-    def __init__(self, wire: Wire, host: str, path: str) -> None:
+    def __init__(self, wire: Wire, host: str, path: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.wire = wire
         self._protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         self._inbox: asyncio.Queue[str | End] = asyncio.Queue()
@@ -44,7 +45,7 @@ class WebSocket:
         self._accepted = False
         self._ended = False
         wire.attach(self)
-        self._say(wsproto.events.Request(host=host, target=path))
+        self._say(wsproto.events.Request(host=host, target=path, extra_headers=list(headers)))
 
     async def receive(self, timeout: float) -> str:
         """Return the next message; raise `Ended` when none comes."""

@@ -31,6 +31,10 @@ from switchyard.watch.rule import Judge, Side, Verdict
 from switchyard.watch.state import Probation
 
 _TICK = 0.25
+_SLICE = 50
+"""Lines of the log that are judged in one go; the edge writes a second's at once."""
+_PAUSE = 0.001
+"""Seconds between two slices: a request that waits for the processor waits for a slice, and not for all of them."""
 _WAITING = 60.0
 """Seconds between two lines while a step has held and waits to be promoted."""
 _BEFORE_BYTES = 4 << 20
@@ -296,7 +300,9 @@ class _Watcher:
                 promote(self.paths, self.host, pointer, self.say)
 
     def _take_in(self, prober: Prober) -> None:
-        for entry in self.follower.read():
+        for count, entry in enumerate(self.follower.read(), 1):
+            if count % _SLICE == 0:
+                time.sleep(_PAUSE)
             if entry.at >= self.known.switched_at:
                 feed(self.judge, entry, self.new, self.old, self.routes, self.slo.p95_seconds, self.known.release)
         for found in prober.tick():
