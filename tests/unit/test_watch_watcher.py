@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from switchyard.engine import cli, layout, phases
+from switchyard.engine import colour as colours
 from switchyard.engine.site import Pointer
 from switchyard.request import Slo
 from switchyard.watch import probes, state, watcher
@@ -218,3 +219,26 @@ def test_who_promotes_a_canary_is_in_the_ledger_and_a_step_by_itself_names_nobod
     assert verdict(world).verdict == "pass"
     told = [(event["op"], event["share"], event.get("who")) for event in world.ledger().of("canary")]
     assert told == [(OPERATION, 50, "ann@desk"), (OPERATION, 100, None)]
+
+
+# Taken back by a person
+
+
+def test_what_a_person_takes_back_is_stopped_once_nobody_uses_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    layout.HOST_FILE.parent.mkdir(parents=True, exist_ok=True)
+    layout.HOST_FILE.write_text(json.dumps({"name": "vm1"}))
+    on_probation(world)
+    assert cli.main(["retire", str(NAME), B, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stopped"] is False
+    assert cli.main(["abort", str(NAME)]) == 0
+    assert world.docker.serving() == A and B in world.ledger().bad()
+    assert colours.release_in(NAME, "green") == (B, True)
+    assert world.ran("systemd-run")[-1][-3:] == ["retire", str(NAME), B]
+    capsys.readouterr()
+    assert cli.main(["retire", str(NAME), B, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["stopped"] is True
+    assert colours.release_in(NAME, "green") == (B, False)
+    assert world.ran("ss")

@@ -343,8 +343,8 @@ def conclude(op: Operation) -> None:
         edge.point(op.paths, site_for(op.paths, op.host, settled), op.host)
 
 
-def take_back(op: Operation, reason: str, *, bad: bool = True) -> None:
-    """Put the pointer back to the previous release; the one on probation is marked bad and stopped if it is `bad`."""
+def take_back(op: Operation, reason: str, *, bad: bool = True, stop: bool = True) -> None:
+    """Put the pointer back to the previous release; a `bad` one is marked so and, with `stop`, stopped."""
     pointer = live_pointer(op.paths)
     if pointer is None or not pointer.previous:
         return
@@ -355,6 +355,8 @@ def take_back(op: Operation, reason: str, *, bad: bool = True) -> None:
     what = "stays beside it, without clients"
     if bad:
         op.ledger.append("bad", op=op.id, release=pointer.release, reason=reason)
-        colours.stop(op.paths.name, pointer.colour)
-        what = "is marked bad and kept stopped for inspection"
+        what = "is marked bad"
+        if stop:
+            colours.stop(op.paths.name, pointer.colour)
+            what += " and kept stopped for inspection"
     op.say(f"watch: {old.id} is live again on {back.colour}; {pointer.release} {what}")

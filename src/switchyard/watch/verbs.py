@@ -21,6 +21,8 @@ def add_verbs(verb: VerbAdder) -> None:
     verb("look", _look, "look once at services, users' answers and this host, and alert what is wrong", app=False)
     child = verb("promote", _promote, "give the release on probation its next share of the clients")
     child.add_argument("--who", default="", help="who asks, for the ledger")
+    child = verb("retire", _retire, "stop a release that was taken back, once idle (the unit's own command)")
+    child.add_argument("release")
     child = verb("abort", _abort, "take the release on probation back, and mark it bad")
     child.add_argument("--who", default="", help="who asks, for the ledger")
 
@@ -80,6 +82,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 def _abort(arguments: argparse.Namespace) -> int:
     from switchyard.engine import phases
+    from switchyard.watch import attend, retire
 
     op = by_hand("abort", app_name(arguments.app))
     with op.exclusively():
@@ -92,9 +95,20 @@ def _abort(arguments: argparse.Namespace) -> int:
                 "control machine takes it back on all of them.",
                 Exit.USAGE,
             )
-        phases.take_back(op, f"aborted by {arguments.who or op.who}")
-    words = f"{pointer.previous} has every client of {op.paths.name} again; {pointer.release} is marked bad"
+        phases.take_back(op, f"aborted by {arguments.who or op.who}", stop=False)
+        told = retire.start(op.paths, pointer.release, attend.engine())
+    words = f"{pointer.previous} has every client of {op.paths.name} again; {pointer.release} is marked bad, and "
+    words += "stopped when what began there has ended" if told else "runs on until the next deploy"
     show(arguments, {"release": pointer.previous, "aborted": pointer.release}, words)
+    return 0
+
+
+def _retire(arguments: argparse.Namespace) -> int:
+    from switchyard.watch import retire
+
+    stopped = retire.retire(by_hand("retire", app_name(arguments.app)), arguments.release)
+    words = f"{arguments.release} {'is stopped' if stopped else 'is not running, serves, or was not taken back'}"
+    show(arguments, {"release": arguments.release, "stopped": stopped}, words)
     return 0
 
 
