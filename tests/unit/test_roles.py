@@ -70,6 +70,7 @@ def test_tasks_use_what_every_ansible_has(role: str) -> None:
         "notify",
         "no_log",
         "run_once",
+        "changed_when",
         "delegate_to",
         "ignore_errors",
         "block",
