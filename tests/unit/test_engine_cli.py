@@ -62,6 +62,15 @@ def test_what_cannot_be_repaired_keeps_no_other_application_from_it(
     assert edges == (["edge"] if verb == "boot" and len(broken) == 2 else [])
 
 
+@pytest.mark.usefixtures("host")
+def test_a_boot_waits_for_no_docker_that_was_never_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert cli.main(["recover", "--boot"]) == 0
+    assert "nothing to bring back" in capsys.readouterr().out
+
+
 def test_logs_are_lines_or_documents(host: World, capsys: pytest.CaptureFixture[str]) -> None:
     host.release(1, "blue")
     for container in host.docker.containers.values():
