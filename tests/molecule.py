@@ -145,7 +145,7 @@ def login(host: testinfra.host.Host, user: str, command: str, *options: str) -> 
 
 
 def _bed(role: str) -> Bed:
-    return Bed(f"molecule-{role}")
+    return Bed(f"molecule-{role.replace('_', '-')}")
 
 
 def scenario(role: str, *, smoke: bool = False) -> bool:
