@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -387,7 +386,7 @@ def _recover(arguments: argparse.Namespace) -> int:
     names = [AppName.parse(arguments.app)] if arguments.app else known_apps()
     if arguments.after:
         recover.forget_request(arguments.after)
-    if arguments.boot and not names and shutil.which("docker") is None:
+    if arguments.boot and not names and not recover.has_docker():
         # Not provisioned to the end: waiting for Docker would hold up the boot.
         show(arguments, {"recovered": {}}, "no Docker and no application here: nothing to bring back")
         return 0

@@ -35,6 +35,8 @@ old workers accept for 100 ms after the new ones started; the rest is room for a
 
 PROOF_CONNECTIONS = 6
 """Consecutive new connections per service that must prove the new release."""
+_LINGER_SECONDS = 1.0
+"""How long old workers that still take in connections are waited for after a proof."""
 
 
 @contextlib.contextmanager
@@ -186,9 +188,10 @@ def point(
 ) -> Switched:
     """Make `site` live: shadow test, rename, reload, proof. Puts the old pointer back when the proof fails.
 
-    The proof may take `within` seconds; with 0 there is none, for going back to what served before. What is `unseen` by
-    a proof, such as another share of the clients or whom a smoke test will reach, counts when no worker from before
-    takes in connections.
+    The proof may take `within` seconds; with 0 there is none, for going back to what served before. Nginx leaves its
+    old workers their sockets for another tenth of a second (`ngx_master_process_cycle`), which is waited for, so that
+    whoever connects after a switch gets the new release. For what is `unseen` by the proof, such as another share of
+    the clients or whom a smoke test will reach, there is no other evidence: then a worker that stays is a failure.
 
     Raises `SwitchyardError`: nothing changed when the test fails, the old pointer again when the proof does.
     """
@@ -199,12 +202,13 @@ def point(
         text = site.render()
         _test_shadow(pid, host, {name: text})
         started = time.monotonic()
-        before = set().union(*map(_workers, masters())) if unseen else set()
+        before = set().union(*map(_workers, masters()))
         _place({name: text}, "switch")
         try:
             _reload("switch")
             _prove(site, host, within)
-            _outlast(before, within)
+            if not _outlast(before, within if unseen else min(within, _LINGER_SECONDS)) and unseen:
+                raise SwitchyardError("Nginx goes on with what it had before (its error log says why).", Exit.REVERTED)
         except SwitchyardError as error:
             _place({name: old}, "switch.undo")
             _reload("switch.undo")
@@ -247,13 +251,14 @@ def _prove(site: Site, host: HostConfig, within: float) -> None:
                 time.sleep(0.01)
 
 
-def _outlast(workers: set[str], within: float) -> None:
-    """Wait until none of these takes in connections."""
+def _outlast(workers: set[str], within: float) -> bool:
+    """Wait until none of these takes in connections; tells whether that is so."""
     deadline = time.monotonic() + within
     while any(map(_takes_in, workers)):
-        if time.monotonic() > deadline:
-            raise SwitchyardError("Nginx goes on with what it had before (its error log says why).", Exit.REVERTED)
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(0.01)
+    return True
 
 
 def prove_once(site: Site, host: HostConfig, service: str, expected: set[str]) -> str:

@@ -5,9 +5,11 @@ or nothing; every start in the ledger has an end; the lease belongs to somebody 
 """
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from switchyard.data import exchange, restore, succession
 from switchyard.engine import colour as colours
@@ -285,6 +287,11 @@ def boot(paths: AppPaths, host: HostConfig, say: Say) -> None:
         colours.start_if_down(paths, host, release, colour, say)
     start_edge(say)
     recover(paths, host, say)
+
+
+def has_docker() -> bool:
+    """Whether the Docker command is on this host."""
+    return any((Path(folder) / "docker").is_file() for folder in os.environ.get("PATH", "").split(":"))
 
 
 def start_databases(say: Say) -> SwitchyardError | None:

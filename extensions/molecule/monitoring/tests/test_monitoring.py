@@ -1,6 +1,7 @@
 """Prometheus asks this host, knows the rules, and is there for nobody outside."""
 
 import json
+import time
 
 from testinfra.host import Host
 
@@ -17,5 +18,11 @@ def test_nothing_listens_outside_the_loopback(host: Host) -> None:
 def test_the_rules_are_loaded_and_the_host_is_asked(host: Host) -> None:
     groups = json.loads(host.check_output(ASK.format("/api/v1/rules")))["data"]["groups"]
     assert {group["name"] for group in groups} == {"users", "releases", "host", "backups", "postgres"}
-    targets = json.loads(host.check_output(ASK.format("/api/v1/targets")))["data"]["activeTargets"]
-    assert {target["labels"]["job"] for target in targets} >= {"node", "prometheus", "alertmanager"}
+    # After a start it answers before it knows whom to ask.
+    for _ in range(60):
+        targets = json.loads(host.check_output(ASK.format("/api/v1/targets")))["data"]["activeTargets"]
+        jobs = {target["labels"]["job"] for target in targets}
+        if jobs >= {"node", "prometheus", "alertmanager"}:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"Prometheus asks {jobs} only")
