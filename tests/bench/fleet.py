@@ -1,6 +1,5 @@
 """Several hosts as one: one of them broken in every phase, two edges, rounds, and hosts lost and rebuilt."""
 
-import atexit
 import contextlib
 import json
 import os
@@ -35,6 +34,8 @@ KILLS = int(os.environ.get("KILLS", "20"))
 RUNS = 3
 LEASE_SECONDS = 60
 STEP = 0.05
+MADE = contextlib.ExitStack()
+"""What the parts share, removed when it is closed."""
 """Seconds between two questions to an edge."""
 _FULL = "/var/lib/switchyard/full"
 _ILL = "/run/switchyard-ill"
@@ -157,9 +158,9 @@ def _compose(start_seconds: float) -> str:
 def _control() -> Control:
     """Two edges and two application hosts, made when a part first needs them."""
     bed = Bed.for_tests("bench-hosts")
-    atexit.register(bed.down)
+    MADE.callback(bed.down)
     folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    MADE.callback(shutil.rmtree, folder, ignore_errors=True)
     # A small file system of its own, so that it can be filled.
     lab = FleetLab.build(Project(folder), bed, edges=2, tmpfs={"/var/lib/switchyard": "size=32m"})
     lab.push(*VERSIONS)

@@ -22,4 +22,6 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(run("hosts", PARTS))
+    with fleet.MADE:
+        code = run("hosts", PARTS)
+    sys.exit(code)
