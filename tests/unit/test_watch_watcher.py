@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from switchyard.engine import cli, layout, phases
+from switchyard.engine import cli, layout, phases, records
 from switchyard.engine import colour as colours
 from switchyard.engine.site import Pointer
+from switchyard.errors import Exit, SwitchyardError
 from switchyard.request import Slo
 from switchyard.watch import probes, state, watcher
 from switchyard.watch.accesslog import Entry
@@ -242,3 +243,15 @@ def test_what_a_person_takes_back_is_stopped_once_nobody_uses_it(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["stopped"] is True
     assert colours.release_in(NAME, "green") == (B, False)
     assert world.ran("ss")
+
+
+def test_a_watch_that_cannot_write_what_it_finds_is_not_waited_for_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_probation(world)
+    monkeypatch.setattr(watcher, "start", lambda *_: None)
+    began = world.clock.now
+    with pytest.raises(SwitchyardError, match=r"got no further for 60 s: is .* full") as caught:
+        phases.watch(world.begun(), records.load(world.paths, B))
+    assert caught.value.code is Exit.INCONCLUSIVE
+    assert 60 <= world.clock.now - began < 70

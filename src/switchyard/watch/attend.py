@@ -7,7 +7,7 @@ from pathlib import Path
 
 from switchyard.engine import lease as leases
 from switchyard.engine import phases
-from switchyard.engine.layout import OPERATION_LOGS
+from switchyard.engine.layout import OPERATION_LOGS, STATE
 from switchyard.engine.operation import Operation
 from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
@@ -15,6 +15,9 @@ from switchyard.watch import state, watcher
 
 _POLL = 0.1
 _ALIVE_EVERY = 5.0
+_SILENT = 60.0
+"""Seconds without progress after which the watch is not waited for: it cannot write what it finds. It has a line every
+five seconds otherwise (`rule.INTERVAL`)."""
 
 
 def engine() -> str:
@@ -50,8 +53,11 @@ def attend(op: Operation, record: Record) -> None:
 
 def _follow(op: Operation, offset: int) -> state.Probation:
     log, alive = OPERATION_LOGS / f"{op.id}.watch.log", time.monotonic()
+    last, moved = state.load(op.paths), alive
     while True:
         known = state.load(op.paths)
+        if known != last:
+            last, moved = known, time.monotonic()
         offset = _show(log, offset)
         if known is None or known.op != op.id:
             raise SwitchyardError("The watch was taken over by another operation.", Exit.INTERRUPTED)
@@ -63,6 +69,12 @@ def _follow(op: Operation, offset: int) -> state.Probation:
                 leases.check(op.paths, op.lease)
             watcher.start(op.paths, op.id, engine())
             alive = time.monotonic()
+        if time.monotonic() - moved > _SILENT:
+            raise SwitchyardError(
+                f"The watch of {known.release} has got no further for {_SILENT:.0f} s: is {STATE} full? It goes on, "
+                "and both colours run: 'switchyard status' tells how it ends.",
+                Exit.INCONCLUSIVE,
+            )
         time.sleep(_POLL)
 
 
