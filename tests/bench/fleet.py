@@ -34,9 +34,9 @@ KILLS = int(os.environ.get("KILLS", "20"))
 RUNS = 3
 LEASE_SECONDS = 60
 STEP = 0.05
+"""Seconds between two questions to an edge."""
 MADE = contextlib.ExitStack()
 """What the parts share, removed when it is closed."""
-"""Seconds between two questions to an edge."""
 _FULL = "/var/lib/switchyard/full"
 _ILL = "/run/switchyard-ill"
 

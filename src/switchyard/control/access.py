@@ -24,11 +24,7 @@ def lines(keys: Sequence[Mapping[str, Any]], app: str) -> str:
         where, name = f"deploy_access_keys[{index}]", str(key["name"])
         _require(_NAME.fullmatch(name) is not None, f"{where}.name", "use lower-case letters, digits and single dashes")
         _require(names.count(name) == 1, f"{where}.name", f"two keys are named '{name}'")
-        public = _KEY.fullmatch(str(key["key"]).strip())
-        if public is None:
-            raise SwitchyardError(
-                f"{where}.key: give one public key without options, as ssh-keygen wrote it.", Exit.USAGE
-            )
+        public = _public(where, key)
         options = ["restrict", f'command="/usr/bin/sudo -n {ENGINE} gate {app} {name}"']
         sources = [str(source) for source in key.get("from") or []]
         for source in sources:
@@ -37,7 +33,7 @@ def lines(keys: Sequence[Mapping[str, Any]], app: str) -> str:
             options.append(f'from="{",".join(sources)}"')
         if key.get("expires"):
             options.append(f'expiry-time="{_day(f"{where}.expires", str(key["expires"]))}"')
-        text += f"{','.join(options)} {public[1]} {name}\n"
+        text += f"{','.join(options)} {public} {name}\n"
     return text
 
 
@@ -48,16 +44,22 @@ def fingerprints(keys: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """
     found = {}
     for index, key in enumerate(keys):
-        try:
-            blob = base64.b64decode(str(key["key"]).split()[1], validate=True)
-        except (IndexError, ValueError):
-            raise SwitchyardError(
-                f"deploy_access_keys[{index}].key: give one public key without options, as ssh-keygen wrote it.",
-                Exit.USAGE,
-            ) from None
+        blob = base64.b64decode(_public(f"deploy_access_keys[{index}]", key).split()[1])
         digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
         found[str(key["name"])] = f"SHA256:{digest}"
     return found
+
+
+def _public(where: str, key: Mapping[str, Any]) -> str:
+    """Type and material of a key, without its comment; raises `SwitchyardError` when it is none."""
+    public = _KEY.fullmatch(str(key["key"]).strip())
+    try:
+        if public is not None:
+            base64.b64decode(public[1].split()[1], validate=True)
+            return public[1]
+    except ValueError:
+        pass
+    raise SwitchyardError(f"{where}.key: give one public key without options, as ssh-keygen wrote it.", Exit.USAGE)
 
 
 def check(keys: Sequence[Mapping[str, Any]], opens_a_shell: Iterable[str]) -> None:

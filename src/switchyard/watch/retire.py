@@ -32,7 +32,7 @@ def start(paths: AppPaths, release: str, engine: str) -> bool:
 def retire(op: Operation, release: str) -> bool:
     """Wait for its connections, at most its drain time, then stop it; tells whether it was stopped.
 
-    One that serves again, or that no rollback took back, stays.
+    One that serves again, or that nobody took back, stays.
     """
     colour = _where(op, release)
     if colour is None:

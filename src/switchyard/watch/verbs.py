@@ -96,9 +96,9 @@ def _abort(arguments: argparse.Namespace) -> int:
                 Exit.USAGE,
             )
         phases.take_back(op, f"aborted by {arguments.who or op.who}", stop=False)
-        told = retire.start(op.paths, pointer.release, attend.engine())
+        waits = retire.start(op.paths, pointer.release, attend.engine())
     words = f"{pointer.previous} has every client of {op.paths.name} again; {pointer.release} is marked bad, and "
-    words += "stopped when what began there has ended" if told else "runs on until the next deploy"
+    words += "stopped when what began there has ended" if waits else "runs on until the next deploy"
     show(arguments, {"release": pointer.previous, "aborted": pointer.release}, words)
     return 0
 
