@@ -219,9 +219,10 @@ def test_too_old_and_too_many_are_dropped_and_said(receiver: Receiver) -> None:
     until(lambda: any("dropped" in line for line in said))
     receiver.status = 200
     thread.join(30)
-    assert receiver.titles()[:3] == ["2", "4", "5"]
-    assert receiver.titles()[3].startswith("3 pieces of news were dropped")
-    assert len(receiver.got) == 4
+    *titles, last = receiver.titles()
+    # A courier that had the first one in hand when it was dropped still sends it.
+    assert titles[titles[:1] == ["0"] :] == ["2", "4", "5"]
+    assert last.startswith("3 pieces of news were dropped")
 
 
 @pytest.mark.usefixtures("host")
