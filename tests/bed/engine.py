@@ -21,7 +21,7 @@ from tests.bed.paths import locked, state_dir
 from tests.bed.shell import apt_install, as_root, run
 
 BUILDKIT_BUILT_IN_BEFORE = 23
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 def ensure() -> None:
@@ -55,7 +55,7 @@ def _answers() -> bool:
     client = shutil.which("docker")
     if client is None:
         return False
-    done = run([client, "info", "--format", "{{.ServerVersion}}"], check=False, timeout=30)
+    done = run([client, "info", "--format", "{{.ServerVersion}}"], check=False, timeout=120)
     if "permission denied" in done.stderr:
         raise BedError(
             "A Docker Engine runs here but refuses this user; add the user to the group docker, or use sudo."
@@ -109,8 +109,10 @@ def client() -> str:
     """Return the path of a Docker client that can build with secrets; the first on the path may not."""
     refused = []
     for candidate in _clients():
-        version = run([candidate, "version", "--format", "{{.Client.Version}}"], check=False, timeout=30).stdout.strip()
-        has_buildx = run([candidate, "buildx", "version"], check=False, timeout=30).returncode == 0
+        version = run(
+            [candidate, "version", "--format", "{{.Client.Version}}"], check=False, timeout=120
+        ).stdout.strip()
+        has_buildx = run([candidate, "buildx", "version"], check=False, timeout=120).returncode == 0
         if can_build(version, has_buildx):
             return candidate
         refused.append(f"{candidate} ({version or 'unknown version'})")

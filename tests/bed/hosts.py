@@ -23,7 +23,7 @@ from tests.bed.shell import need, run
 USER = "admin"
 USER_ID = 1000
 PORT = 22
-BOOT_SECONDS = 90
+BOOT_SECONDS = 240
 VOLUMES = ("/var/lib/docker", "/var/lib/containerd")
 
 
@@ -83,7 +83,7 @@ class Host:
             "GlobalKnownHostsFile=none",
             "StrictHostKeyChecking=yes",
             "BatchMode=yes",
-            "ConnectTimeout=5",
+            "ConnectTimeout=30",
             "LogLevel=ERROR",
         ]
         flags = [part for option in options for part in ("-o", option)]
@@ -119,7 +119,7 @@ class Host:
         """Cut the power: every process dies at once."""
         if self.running():
             self._sdk().kill()
-            self._sdk().wait(timeout=30)
+            self._sdk().wait(timeout=120)
 
     def power_on(self) -> None:
         """Boot the host and wait until it can be used."""
@@ -174,7 +174,7 @@ class Host:
             if not self.running():
                 raise BedError(f"The host {self.name} stopped while booting: {self._last_words()}")
             if greets(self.address, PORT):
-                done = self.exec(["systemctl", "is-system-running"], check=False, timeout=30)
+                done = self.exec(["systemctl", "is-system-running"], check=False, timeout=120)
                 state = done.stdout.strip() or done.stderr.strip()
                 if state in ("running", "degraded"):
                     return

@@ -87,7 +87,7 @@ class Registry:
         found = self._manifest(name, version)
         return found[0] if found else None
 
-    def wait(self, seconds: float = 20) -> None:
+    def wait(self, seconds: float = 120) -> None:
         """Wait until the registry answers."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -121,7 +121,7 @@ class Registry:
         # A proxy from the environment must not be asked for this machine's loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as answer:
+            with opener.open(request, timeout=60) as answer:
                 return answer.read(), str(answer.headers.get("Docker-Content-Digest", ""))
         except urllib.error.HTTPError as error:
             if error.code == 404:
