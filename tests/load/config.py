@@ -58,7 +58,7 @@ class LoadConfig:
     seed: int = field(default_factory=lambda: random.SystemRandom().randrange(2**32))
     max_duration: float = 600.0
     max_requests: int = 5_000_000
-    finish_limit: float = 15.0  # how long a stopped run waits for what is in flight
+    finish_limit: float = 60.0  # how long a stopped run waits for what is in flight; longer than `timeout`
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, so that a typing error is not a run without load."""

@@ -20,7 +20,7 @@ from tests.load.config import BadUsage, LoadConfig
 from tests.load.report import Report, Snapshot, Switch
 
 _ROOT = Path(__file__).resolve().parents[2]
-_START_LIMIT = 30.0
+_START_LIMIT = 120.0
 _AUDIT_LIMIT = 300.0
 
 
