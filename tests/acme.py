@@ -53,7 +53,7 @@ class Pebble:
                 *("pebble", "-config", f"{_FOLDER}/settings.json"),
             ]
         )
-        wait = f"for _ in $(seq 100); do curl -fsk {DIRECTORY} >/dev/null && exit 0; sleep 0.1; done; exit 1"
+        wait = f"for _ in $(seq 600); do curl -fsk {DIRECTORY} >/dev/null && exit 0; sleep 0.1; done; exit 1"
         self.host.exec(["sh", "-c", wait])
 
     def stop(self) -> None:

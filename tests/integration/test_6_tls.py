@@ -9,7 +9,6 @@ import json
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,16 +39,16 @@ class Secured:
     def get(self, path: str = "/", *, tls: bool = True) -> http.client.HTTPResponse:
         """Ask on a new connection, by name, as a client that trusts the authority alone."""
         address = self.lab.host.address
-        connection = http.client.HTTPConnection(address, timeout=10)
+        connection = http.client.HTTPConnection(address, timeout=60)
         if tls:
             context = ssl.create_default_context(cafile=str(self.authority))
-            connection.sock = context.wrap_socket(socket.create_connection((address, 443), 10), server_hostname=NAME)
+            connection.sock = context.wrap_socket(socket.create_connection((address, 443), 60), server_hostname=NAME)
         connection.request("GET", path, headers={"Host": NAME})
         return connection.getresponse()
 
     def served(self) -> str:
         """The certificate that a client is shown."""
-        return ssl.get_server_certificate((self.lab.host.address, 443), timeout=10)
+        return ssl.get_server_certificate((self.lab.host.address, 443), timeout=60)
 
     def load(self, **workers: int) -> LoadProcess:
         """Start the strict client."""
@@ -119,7 +118,9 @@ def test_provision_has_a_certificate_issued(secured: Secured) -> None:
 def test_a_renewal_loses_nothing(secured: Secured) -> None:
     before = secured.served()
     load = secured.load(tls=6, h2=2, new=4)
+    load.await_sent(20)
     done = secured.renew("--force")
+    load.await_sent(101)
     report = load.stop()
     assert done.returncode == 0, done.stderr
     assert secured.served() != before
@@ -170,7 +171,7 @@ def test_an_old_tls_is_refused_by_the_edge(secured: Secured) -> None:
         context = ssl.create_default_context(cafile=str(secured.authority))
         context.set_ciphers("DEFAULT@SECLEVEL=0")
         context.minimum_version = context.maximum_version = version
-        with socket.create_connection((secured.lab.host.address, 443), 10) as connection:
+        with socket.create_connection((secured.lab.host.address, 443), 60) as connection:
             # The alert is the edge's: this client itself would go on.
             said = pytest.raises(ssl.SSLError, match="ALERT_PROTOCOL_VERSION") if refused else contextlib.nullcontext()
             with said:
@@ -204,8 +205,9 @@ def test_the_edge_is_replaced_while_users_keep_coming_in(secured: Secured) -> No
     waiting = json.loads(edges.keep(host, 15_000, restart=False).stdout)
     assert waiting["waiting"] and not waiting["started"] and edges.only(host)["ID"] == before["ID"]
     load = secured.load(get=8, post=4, new=8, tls=4, h2=2)
-    time.sleep(0.5)
+    load.await_sent(20)
     done = edges.keep(host, 15_000)
+    load.await_sent(101)
     report = load.stop()
     assert done.returncode == 0 and json.loads(done.stdout)["started"], done.stdout
     assert report.lost == 0 and report.sent > 100, report.summary()

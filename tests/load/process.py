@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from tests.load.report import Report, Snapshot, Switch
 _ROOT = Path(__file__).resolve().parents[2]
 _START_LIMIT = 120.0
 _AUDIT_LIMIT = 300.0
+_SENT_LIMIT = 120.0
 
 
 class LoadDied(RuntimeError):
@@ -69,6 +71,14 @@ class LoadProcess:
     def snapshot(self) -> Snapshot:
         """Return the running totals, not older than about a quarter of a second."""
         return self._snapshot
+
+    def await_sent(self, count: int) -> None:
+        """Wait until so many requests were sent in all: how long that takes depends on how busy the machine is."""
+        deadline = time.monotonic() + _SENT_LIMIT
+        while self._snapshot.sent < count:
+            if self._child is None or self._child.poll() is not None or time.monotonic() > deadline:
+                raise LoadDied(f"the load client sent {self._snapshot.sent} requests, not {count}")
+            time.sleep(0.05)
 
     def stop(self, switches: Sequence[Switch] | None = None) -> Report:
         """Stop sending, let what is in flight complete, look up the writes, and report."""
