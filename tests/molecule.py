@@ -163,6 +163,8 @@ def scenario(role: str, *, smoke: bool = False) -> bool:
         "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
         "NO_COLOR": "1",
         "ANSIBLE_NOCOLOR": "1",
+        # Otherwise below the home of the user, where two checkouts of the same name meet.
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(inventory.with_name("run")),
     }
     argv = [str(TOOLS / "molecule"), "--base-config", str(SCENARIOS / "config.yml")]
     argv += ["--base-config", str(SCENARIOS / "smoke.yml")] if smoke else []
