@@ -139,9 +139,9 @@ def login(host: testinfra.host.Host, user: str, command: str, *options: str) -> 
     """Log in as another user with the bed's key, as a person would; for tests, which judge the exit code."""
     facts = _inventory()["hosts"][host.backend.get_hostname()]
     argv = ["ssh", "-F", "none", "-i", facts["ansible_ssh_private_key_file"], "-p", str(facts["ansible_port"])]
-    argv += [*shlex.split(facts["ansible_ssh_common_args"]), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *options]
+    argv += [*shlex.split(facts["ansible_ssh_common_args"]), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", *options]
     argv += [f"{user}@{facts['ansible_host']}", command]
-    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
 
 
 def _bed(role: str) -> Bed:

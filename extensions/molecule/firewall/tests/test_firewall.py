@@ -16,7 +16,7 @@ def listeners(host: Host) -> Iterator[None]:
         for port in (80, 9999):
             listens = f"ss -Hltn sport = :{port} | grep -q ."
             host.check_output(f"{listens} || systemd-run --quiet --unit listen-{port} python3 -m http.server {port}")
-            host.check_output(f"for i in $(seq 100); do {listens} && exit; sleep 0.1; done; exit 1")
+            host.check_output(f"for i in $(seq 600); do {listens} && exit; sleep 0.1; done; exit 1")
     yield
     with host.sudo():
         host.check_output("systemctl stop 'listen-*'")

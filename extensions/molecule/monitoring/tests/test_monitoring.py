@@ -5,12 +5,17 @@ import time
 
 from testinfra.host import Host
 
-ASK = "for i in $(seq 60); do curl -sf 127.0.0.1:9090{} && exit; sleep 0.5; done; exit 1"
+ASK = "for i in $(seq 120); do curl -sf 127.0.0.1:9090{} && exit; sleep 0.5; done; exit 1"
 
 
 def test_nothing_listens_outside_the_loopback(host: Host) -> None:
-    with host.sudo():
-        listening = [line for line in host.check_output("ss -Hltnp").splitlines() if "prometheus" in line]
+    # What was started listens a moment later.
+    for _ in range(120):
+        with host.sudo():
+            listening = [line for line in host.check_output("ss -Hltnp").splitlines() if "prometheus" in line]
+        if len(listening) == 4:
+            break
+        time.sleep(0.5)
     assert len(listening) == 4
     assert all(line.split()[3].startswith("127.0.0.1:") for line in listening)
 
@@ -19,7 +24,7 @@ def test_the_rules_are_loaded_and_the_host_is_asked(host: Host) -> None:
     groups = json.loads(host.check_output(ASK.format("/api/v1/rules")))["data"]["groups"]
     assert {group["name"] for group in groups} == {"users", "releases", "host", "backups", "postgres"}
     # After a start it answers before it knows whom to ask.
-    for _ in range(60):
+    for _ in range(120):
         targets = json.loads(host.check_output(ASK.format("/api/v1/targets")))["data"]["activeTargets"]
         jobs = {target["labels"]["job"] for target in targets}
         if jobs >= {"node", "prometheus", "alertmanager"}:

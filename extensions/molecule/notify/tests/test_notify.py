@@ -15,7 +15,7 @@ def test_news_reach_the_journal(host: Host) -> None:
     with host.sudo():
         host.check_output(f"umask 027; echo '{text}' > {SPOOL}/.new && mv {SPOOL}/.new {SPOOL}/1-1.json")
         seen = f"journalctl -u switchyard-notify -o cat | grep -q '{title}'"
-        host.check_output(f"for i in $(seq 150); do {seen} && exit; sleep 0.1; done; exit 1")
+        host.check_output(f"for i in $(seq 600); do {seen} && exit; sleep 0.1; done; exit 1")
 
 
 def test_only_root_reads_what_is_delivered_where(host: Host) -> None:

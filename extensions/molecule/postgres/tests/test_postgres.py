@@ -19,7 +19,7 @@ def ready(host: Host) -> None:
 def await_answer(host: Host) -> None:
     with host.sudo():
         asked = f"docker exec {CONTAINER} pg_isready -q -h 127.0.0.1"
-        host.check_output(f"for i in $(seq 100); do {asked} && exit; sleep 0.2; done; exit 1")
+        host.check_output(f"for i in $(seq 300); do {asked} && exit; sleep 0.2; done; exit 1")
 
 
 def sql(host: Host, user: str, password: str, statement: str) -> tuple[int, str]:
