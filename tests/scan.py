@@ -35,8 +35,9 @@ def ask(batch, wait):
         else:
             handle.close()
     deadline = time.monotonic() + wait
-    while pending and (left := deadline - time.monotonic()) > 0:
-        for number, _ in poll.poll(left):
+    # One that was kept waiting itself takes a last look: what has answered by now is there.
+    while pending and (ready := poll.poll(max(0.0, deadline - time.monotonic()))):
+        for number, _ in ready:
             handle, port = pending.pop(number)
             poll.unregister(number)
             if handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:

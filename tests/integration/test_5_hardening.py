@@ -1,5 +1,6 @@
 """What a neighbour, a container and a reader of logs must not get, on the host of the main job."""
 
+import http.client
 import json
 import re
 import secrets
@@ -34,7 +35,7 @@ def neighbour(released: Environment) -> Host:
 
 
 def tags(environment: Environment, names: str, **more: object) -> subprocess.CompletedProcess[str]:
-    return environment.project.play("provision", "--tags", names, "-e", json.dumps(more), ANSIBLE_TIMEOUT="4")
+    return environment.project.play("provision", "--tags", names, "-e", json.dumps(more), ANSIBLE_TIMEOUT="30")
 
 
 def restart_docker(host: Host) -> None:
@@ -52,18 +53,24 @@ def reboot(host: Host) -> None:
     assert {"switchyard-edge", "sample-local-postgres"} <= before
     host.power_cycle()
     give_ipv6(host)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not before <= running(host) or not answers(host):
         assert time.monotonic() < deadline, f"{before - running(host) or 'the edge'} did not come back"
         time.sleep(0.5)
 
 
 def answers(host: Host) -> bool:
+    """One request on a new connection, which the kernel takes at once; what answers it may be kept waiting."""
+    connection = http.client.HTTPConnection(host.address, timeout=2)
     try:
-        with urllib.request.urlopen(f"http://{host.address}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
+        connection.connect()
+        connection.sock.settimeout(60)
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def test_a_neighbour_would_get_in_without_the_firewall(released: Environment, neighbour: Host) -> None:
@@ -94,7 +101,7 @@ def test_only_what_the_inventory_declares_answers(
 
 def test_the_firewall_changes_without_cutting_anybody_off(released: Environment, neighbour: Host) -> None:
     """A held connection and new ones live through a reload of the table."""
-    held = urllib.request.urlopen(f"{released.url}api/v1/events?seconds=120", timeout=30)  # noqa: S310 - a host of the bed
+    held = urllib.request.urlopen(f"{released.url}api/v1/events?seconds=600", timeout=60)  # noqa: S310 - a host of the bed
     added = {"ports": ["9100"], "from": [str(subnets.BEDS)]}
     changes = {"firewall_allow": [added], "firewall_ssh_per_minute": 30}
     process = released.project.start(
@@ -114,6 +121,9 @@ def test_the_firewall_changes_without_cutting_anybody_off(released: Environment,
     # And who knocks too often is not let in, while others are. All at once: on a busy machine the minute's share grows.
     knocks = len(answering(neighbour, released.host.address, [22] * 40))
     assert 20 <= knocks < 40
+    # Those that knocked are gone, but sshd may still be busy with them, and refuses by itself while it has too many.
+    left = f"ss -Hnt 'sport = :22 and dst = {neighbour.address}' | grep -q ."
+    released.host.exec(["sh", "-c", f"while {left}; do sleep 0.1; done"])
     assert released.host.ssh("true").returncode == 0
     done = tags(released, "firewall")
     assert recap(done.stdout)["changed"] == 1, done.stdout
@@ -135,7 +145,7 @@ def test_the_database_is_there_for_who_declares_it_alone(released: Environment) 
     database = next(name for name in names if name.endswith("-postgres"))
     inspect = ["docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", database]
     address = released.host.exec(inspect).stdout.strip()
-    knock = f"import socket; socket.create_connection(('{address}', 5432), timeout=1)"
+    knock = f"import socket; socket.create_connection(('{address}', 5432), timeout=5)"
     reached = {}
     for service in ("api", "web"):
         name = next(name for name in names if f"-{service}-1" in name)
