@@ -13,7 +13,7 @@ from tests.load.wire import connect
 
 _BODY = b"x" * 65536
 _HALF = len(_BODY) // 2
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 @dataclass

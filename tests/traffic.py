@@ -40,10 +40,10 @@ class Traffic:
     ) -> None:
         self._end.set()
         for thread in self._threads:
-            thread.join(timeout=15)
+            thread.join(timeout=60)
 
     def _ask(self) -> None:
-        connection = http.client.HTTPConnection(self.address, timeout=10)
+        connection = http.client.HTTPConnection(self.address, timeout=30)
         self._end.wait(self.after)
         while not self._end.is_set():
             began = time.monotonic()
