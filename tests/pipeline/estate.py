@@ -93,7 +93,7 @@ class Estate:
             "memory_mb": 64,
             "uid": 10001,
             "secrets": ["TOKEN"],
-            "health": {"start_timeout": 10},
+            "health": {"start_timeout": 30},
         }
         return {
             "ansible_host": host.address,
