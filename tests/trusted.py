@@ -78,7 +78,7 @@ def between(lab: Lab, registry: Registry, *, delay: float = 0.0, port: int = 599
     words = [str(port), registry.ip, registry.address.rpartition(":")[2], str(delay)]
     lab.host.exec(["rm", "-f", "/run/test-between"])
     lab.host.exec([*run, "/usr/bin/python3", "-c", _BETWEEN, *words])
-    lab.host.exec(["sh", "-c", "for i in $(seq 100); do test -e /run/test-between && exit 0; sleep 0.05; done; exit 1"])
+    lab.host.exec(["sh", "-c", "for i in $(seq 600); do test -e /run/test-between && exit 0; sleep 0.1; done; exit 1"])
     try:
         yield f"127.0.0.1:{port}"
     finally:
@@ -130,7 +130,7 @@ class Trusted:
         url = f"http://{self.lab.registry.local}/v2/trivial/manifests/{tag}"
         request = urllib.request.Request(url, headers={"Accept": ACCEPT})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10) as answer:
+        with opener.open(request, timeout=60) as answer:
             return [layer["digest"] for layer in json.load(answer)["layers"]]
 
     def digest(self, tag: str) -> str:

@@ -118,7 +118,7 @@ def begin(lab: Lab, kind: str = "deploy", version: str = "", **changes: Any) -> 
     return str(seen["op"])
 
 
-def result_of(lab: Lab, operation: str, seconds: float = 90.0) -> dict[str, Any]:
+def result_of(lab: Lab, operation: str, seconds: float = 180.0) -> dict[str, Any]:
     """Follow an operation to its end and return its result."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -147,7 +147,7 @@ class Phase:
     Use: `with Phase(lab, "start") as phase: ...start the operation...; phase.reached(); ...disturb...; phase.go()`.
     """
 
-    def __init__(self, lab: Lab, phase: str, *, stop: bool = True, seconds: float = 90.0) -> None:
+    def __init__(self, lab: Lab, phase: str, *, stop: bool = True, seconds: float = 180.0) -> None:
         self.lab, self.phase, self.stop, self.seconds = lab, phase, stop, seconds
         self.lease: dict[str, Any] = {}
         self._watcher: subprocess.Popen[str] | None = None

@@ -82,7 +82,6 @@ class Case:
     changes: Changes
     code: int
     says: list[str]
-    seconds: float = 20.0
     details: str = ""
     prepare: Callable[[Lab, str], contextlib.AbstractContextManager[None]] = field(
         default=lambda _lab, _version: contextlib.nullcontext()
@@ -107,7 +106,7 @@ def port_taken(lab: Lab, _version: str) -> Iterator[None]:
     )
     unit = "test-port-taken"
     lab.host.exec(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "/usr/bin/python3", "-c", code])
-    sh(lab, "for i in $(seq 100); do test -e /run/test-taken && exit 0; sleep 0.05; done; exit 1")
+    sh(lab, "for i in $(seq 600); do test -e /run/test-taken && exit 0; sleep 0.1; done; exit 1")
     try:
         yield
     finally:
@@ -150,22 +149,21 @@ def too_many_connections(lab: Lab, version: str) -> dict[str, Any]:
     return service(lab, version, database_connections=50) | {"database": {"max_connections": 100}}
 
 
-EXITS = Case("exits at once", shell("exit 7"), 5, ["not healthy", "restarting|exited", "serves on"], 15)
+EXITS = Case("exits at once", shell("exit 7"), 5, ["not healthy", "restarting|exited", "serves on"])
 REDIRECT = Case(
     "health path redirects",
     nginx("return 302 /login;"),
     5,
     ["/health answers 302, a redirect to .*/login", "name a health path that answers 200 itself"],
-    10,
 )
 PORT_TAKEN = Case(
-    "port taken", lambda _lab, _version: {}, 4, ["127.0.0.1:18...", "taken", "ss -ltnp"], 10, prepare=port_taken
+    "port taken", lambda _lab, _version: {}, 4, ["127.0.0.1:18...", "taken", "ss -ltnp"], prepare=port_taken
 )
 NO_SUCH_TAG = Case(
-    "missing tag", lambda lab, v: service(lab, v, tag="9.9.9"), 4, ["trivial:9.9.9", "no such tag: push it first"], 10
+    "missing tag", lambda lab, v: service(lab, v, tag="9.9.9"), 4, ["trivial:9.9.9", "no such tag: push it first"]
 )
 CASES = [
-    Case("crash loop", shell("sleep 0.5; exit 3"), 5, ["not healthy", "restarting|exited", "serves on"], 15),
+    Case("crash loop", shell("sleep 0.5; exit 3"), 5, ["not healthy", "restarting|exited", "serves on"]),
     Case(
         "never ready",
         impatient(lambda lab, v: {"compose": compose(lab, v, environment={"HEALTHY": "false"})}),
@@ -194,7 +192,6 @@ CASES = [
         },
         5,
         ["not healthy", "memory"],
-        30,
     ),
     Case(
         "smoke test fails",
@@ -226,7 +223,7 @@ CASES = [
         2,
         ["app_services lacks"],
     ),
-    Case("broken compose file", lambda _lab, _v: {"compose": "services: ["}, 1, ["start"], 20),
+    Case("broken compose file", lambda _lab, _v: {"compose": "services: ["}, 1, ["start"]),
     Case(
         "wrong digest",
         lambda lab, v: service(lab, v, digest=f"sha256:{'0' * 64}"),
@@ -252,9 +249,8 @@ class TestReleasesThatCannotGoLive:
         wanted = other(old)
         with case.prepare(lab, wanted):
             changes = {"migration": None} | case.changes(lab, wanted)
-            began = time.monotonic()
+            # What would hang is found: no verb of the lab takes longer than its limit.
             result = lab.deploy(wanted, **changes)
-            seconds = time.monotonic() - began
         said = str(result.get("message") or result.get("error"))
         assert result["code"] == case.code, result
         for words in case.says:
@@ -262,8 +258,6 @@ class TestReleasesThatCannotGoLive:
         assert said.endswith(".") and "\n" not in said and "Traceback" not in str(result), said
         assert len(said) < 400, said
         assert SECRET not in str(result)
-        # What would hang is found; a busy machine is not.
-        assert seconds < 4 * case.seconds, f"{seconds:.1f} s for: {said}"
         assert live(lab) == old
         check(lab, case.name)
         assert lab.status()["bad"] == bad
@@ -317,12 +311,12 @@ def test_a_release_dies_on_probation(lab: Lab, how: str) -> None:
     # What was on its way to the process that is killed is lost with it, and only that.
     with users(lab, may_lose=0 if how == "ill" else 2):
         with Phase(lab, "watch", stop=False) as met:
-            operation = begin(lab, "deploy", other(old), probation_seconds=15.0)
+            # Longer than its result is waited for: what comes within that was no end of the probation.
+            operation = begin(lab, "deploy", other(old), probation_seconds=600.0)
             met.reached()
             container = sh(
                 lab, f"docker ps -q --filter label=switchyard.colour={lab.status()['live']['colour']}"
             ).strip()
-            began = time.monotonic()
             if how == "ill":
                 sh(lab, f"docker exec {container} touch /tmp/unhealthy")
             else:
@@ -330,16 +324,15 @@ def test_a_release_dies_on_probation(lab: Lab, how: str) -> None:
             if how == "killed and stays away":
                 sh(lab, f"docker rm -f {container}")
             result = result_of(lab, operation)
-        seconds = time.monotonic() - began
         assert result["code"] == 6, result
         assert "failed on probation" in result["message"], result
         assert "is live again" in result["message"], result
-        assert seconds < 15, f"taken back after {seconds:.1f} s only"
         assert live(lab) == old
         report = lab.status()
         assert any(release.endswith(other(old)) for release in report["bad"]), report["bad"]
+        deadline = time.monotonic() + 120
         refused = lab.rollback(next(reversed(report["bad"])))
-        while refused["code"] == 3 and time.monotonic() < began + 60:  # the failed colour is still being stopped
+        while refused["code"] == 3 and time.monotonic() < deadline:  # the failed colour is still being stopped
             refused = lab.rollback(next(reversed(report["bad"])))
         assert refused["code"] == 12, refused
         after(lab, other(old), f"a release {how} on probation")
