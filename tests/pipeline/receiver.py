@@ -73,7 +73,7 @@ class Receiver:
         """What people were told, in order."""
         return [str(body.get("text", body.get("title"))) for _, _, body in self.got]
 
-    def heard(self, *words: str, since: int = 0, seconds: float = 30.0) -> dict[str, Any]:
+    def heard(self, *words: str, since: int = 0, seconds: float = 120.0) -> dict[str, Any]:
         """Wait for a message, later than the first `since`, whose title has all these words; returns it."""
         deadline = time.monotonic() + seconds
         while True:
@@ -85,7 +85,7 @@ class Receiver:
                 raise AssertionError(f"nobody said {words} within {seconds:.0f} s: {self.titles()[since:]}")
             time.sleep(0.02)
 
-    def wait(self, count: int, seconds: float = 30.0) -> None:
+    def wait(self, count: int, seconds: float = 120.0) -> None:
         """Wait until so many messages have come."""
         deadline = time.monotonic() + seconds
         while len(self.got) < count:
