@@ -150,7 +150,7 @@ class Estate:
             "StrictHostKeyChecking=yes",
             "BatchMode=yes",
             "LogLevel=ERROR",
-            "ConnectTimeout=10",
+            "ConnectTimeout=30",
         ]
         flags = [part for option in (*fixed, f"UserKnownHostsFile={place.known_hosts}") for part in ("-o", option)]
         ssh = need("ssh", "openssh-client", "hosts are reached over SSH")

@@ -8,10 +8,10 @@ from typing import Self
 
 from tests.bed import Host
 
-# Looks for a minute at most, and stops the process that holds the lease as soon as the phase is reached.
+# Looks for three minutes at most, and stops the process that holds the lease as soon as the phase is reached.
 _HOLD = """
 import json, os, signal, sys, time
-path, phase, end = sys.argv[1], sys.argv[2], time.monotonic() + 60
+path, phase, end = sys.argv[1], sys.argv[2], time.monotonic() + 180
 while time.monotonic() < end:
     try:
         lease = json.load(open(path))
@@ -35,7 +35,7 @@ class Hold:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
-        self._pid = self._host.exec(self._argv, check=False, timeout=90).stdout.strip()
+        self._pid = self._host.exec(self._argv, check=False, timeout=240).stdout.strip()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -44,11 +44,11 @@ class Hold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join(90)
+        self._thread.join(240)
         if self._pid:
             self._host.exec(["kill", "-CONT", self._pid], check=False)
 
     def reached(self) -> None:
         """Wait until the operation stands still in the phase."""
-        self._thread.join(90)
+        self._thread.join(240)
         assert self._pid, "the phase was never reached"
