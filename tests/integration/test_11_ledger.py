@@ -50,6 +50,28 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
+def test_questions_are_answered(lab: Lab) -> None:
+    """The first one: `status` counts what users got in the last five minutes."""
+    project = lab.project
+    status = project.run("scripts/switchyard", "status", "local").stdout
+    assert f"{lab.digests[NEW]}" in status and f"{lab.digests[OLD]}" in status
+    assert len(status.splitlines()) <= 30
+    figures = project.control("status", "local")
+    assert figures["disagreements"] == [] and figures["ledger"]["findings"] == []
+    seen = figures["traffic"]["releases"]
+    assert {name.partition("-")[2]: tally["requests"] >= REQUESTS for name, tally in seen.items() if name} == {
+        OLD: True, NEW: True
+    }  # fmt: skip
+    assert [row["version"] for row in project.control("history", "local")["rows"]][-2:] == [OLD, NEW]
+    shown = project.control("show", "local", "2")
+    assert shown["what"] == f"0002-{NEW}" and shown["record"]["revision"] == "abc1234"
+    assert shown["live"][0]["lead_time_seconds"] > 0
+    assert {event["event"] for event in shown["events"]} >= {"start", "live", "end"}
+    dora = project.control("dora", "local", "--days", "1")
+    assert (dora["deployments"], dora["failures"]) == (2, 0)
+    assert project.run("scripts/switchyard", "show", "local", "77").returncode == 10
+
+
 @pytest.fixture
 def whole(lab: Lab) -> Iterator[Lab]:
     """The same, with the ledger put back afterwards."""
@@ -99,27 +121,6 @@ def test_a_file_of_the_edge_that_changed_is_told_by_name(whole: Lab) -> None:
         assert [path.rpartition("/")[2] for path in last["files"]] == ["ledger-test.txt"]
     assert "canary-content" not in whole.host.exec(["cat", LEDGER]).stdout
     assert json.loads(whole.engine("verify", APP, "--json").stdout)["findings"] == []
-
-
-def test_questions_are_answered(lab: Lab) -> None:
-    project = lab.project
-    status = project.run("scripts/switchyard", "status", "local").stdout
-    assert f"{lab.digests[NEW]}" in status and f"{lab.digests[OLD]}" in status
-    assert len(status.splitlines()) <= 30
-    figures = project.control("status", "local")
-    assert figures["disagreements"] == [] and figures["ledger"]["findings"] == []
-    seen = figures["traffic"]["releases"]
-    assert {name.partition("-")[2]: tally["requests"] >= REQUESTS for name, tally in seen.items() if name} == {
-        OLD: True, NEW: True
-    }  # fmt: skip
-    assert [row["version"] for row in project.control("history", "local")["rows"]][-2:] == [OLD, NEW]
-    shown = project.control("show", "local", "2")
-    assert shown["what"] == f"0002-{NEW}" and shown["record"]["revision"] == "abc1234"
-    assert shown["live"][0]["lead_time_seconds"] > 0
-    assert {event["event"] for event in shown["events"]} >= {"start", "live", "end"}
-    dora = project.control("dora", "local", "--days", "1")
-    assert (dora["deployments"], dora["failures"]) == (2, 0)
-    assert project.run("scripts/switchyard", "show", "local", "77").returncode == 10
 
 
 def test_the_page_is_served_to_this_host_and_written_here(lab: Lab) -> None:
