@@ -132,7 +132,7 @@ class Database:
         ).strip()
         return f"{self.sql('SELECT pg_postmaster_start_time()')} {crashes}"
 
-    def archived(self, seconds: float = 60) -> None:
+    def archived(self, seconds: float = 180) -> None:
         """Wait until everything that was written is archived."""
         wal = self.sql("SELECT pg_walfile_name(pg_switch_wal())")
         deadline = time.monotonic() + seconds

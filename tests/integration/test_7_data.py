@@ -1,5 +1,6 @@
 """Backups and restores on a real database: what a small team needs on its worst day, each thing once."""
 
+import http.client
 import json
 import shutil
 import time
@@ -22,12 +23,19 @@ ROWS = 500
 
 
 def status_of(url: str) -> int:
-    """The status of one request."""
+    """The status of one request, 0 when there was no answer."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a host of the bed
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - a host of the bed
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+    except (OSError, http.client.HTTPException):
+        return 0
+
+
+def recovered(data: Database) -> None:
+    """Wait for the end of recovery: the result of what was killed is there a moment before it lets go."""
+    data.shell("while systemctl list-units --all --no-legend 'switchyard-2*' | grep -q .; do sleep 0.2; done")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +70,8 @@ def test_a_second_provision_changes_nothing_and_plans_nothing(data: Database) ->
 
 def test_a_drill_proves_the_backup_with_the_live_release(data: Database) -> None:
     data.engine("backup-job", "heartbeat", APP)
+    # Else its age is that of the last segment, which a busy machine archives late.
+    data.archived()
     result = data.operation("drill", "--plan", "latest")
     assert result["code"] == 0, result
     for proof in ("parcels are there", "every row can be read", "runs on the copy", "rows as counted"):
@@ -107,9 +117,10 @@ def test_a_restore_that_is_killed_leaves_one_whole_database(data: Database, rele
     data.host.exec(["sh", "-c", "umask 077; cat > /run/switchyard/fault.json"], stdin=json.dumps(plan))
     result = data.operation("restore", "--to", "latest", "--into", "live", "--confirm", "local-1")
     assert result["code"] == 8, result
-    deadline = time.monotonic() + 60
+    recovered(data)
+    deadline = time.monotonic() + 180
     while status_of(released.url + "api/v1/parcels") != 200:
-        assert time.monotonic() < deadline, "users were not served again within 60 s"
+        assert time.monotonic() < deadline, "users were not served again within 180 s"
         time.sleep(0.5)
     assert data.sql("SELECT count(*) FROM parcels") == before
     assert data.shell(f"ls /var/lib/switchyard/postgres/{APP}").count("restore.json") == 0
@@ -130,9 +141,10 @@ def test_a_killed_restore_to_before_a_migration_ends_with_the_release_before_it(
     wish = ("--to", f"before-deploy={number}", "--into", "live", "--confirm", "local-1")
     result = data.operation("restore", *wish)
     assert result["code"] == 8, result
-    deadline = time.monotonic() + 90
+    recovered(data)
+    deadline = time.monotonic() + 180
     while status_of(released.url + "api/v1/parcels") != 200:
-        assert time.monotonic() < deadline, "users were not served again within 90 s"
+        assert time.monotonic() < deadline, "users were not served again within 180 s"
         time.sleep(0.5)
     assert released.live() == OLD
     assert data.shell(f"ls /var/lib/switchyard/postgres/{APP}").count("restore.json") == 0
@@ -146,7 +158,7 @@ def test_postgres_does_not_restart_when_the_repository_breaks(data: Database) ->
     try:
         for _ in range(3):
             data.sql("UPDATE parcels SET note = 'written while the repository is down'; SELECT pg_switch_wal()")
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while data.sql("SELECT failed_count > 0 FROM pg_stat_archiver") != "t":
             assert time.monotonic() < deadline, "no attempt to archive failed"
             time.sleep(0.5)
@@ -157,7 +169,7 @@ def test_postgres_does_not_restart_when_the_repository_breaks(data: Database) ->
         assert [news for news in data.news() if news["kind"] == "backup.archive"], data.news()
     finally:
         data.shell(f"chmod 700 {place}")
-    data.archived(120)
+    data.archived()
     assert data.started() == before
 
 
@@ -364,11 +376,10 @@ def test_a_refresh_brings_sanitised_data_and_nothing_else(
     data.host.exec(["sh", "-c", "umask 077; cat > /run/switchyard/fault.json"], stdin=json.dumps(plan))
     killed = data.project.play("refresh", "-e", "from=production")
     assert killed.returncode != 0, killed.stdout
-    # The result is there a moment before recovery lets go.
-    data.shell("while systemctl list-units --all --no-legend 'switchyard-2*' | grep -q .; do sleep 0.2; done")
-    deadline = time.monotonic() + 60
+    recovered(data)
+    deadline = time.monotonic() + 180
     while status_of(released.url + "api/v1/parcels") != 200:
-        assert time.monotonic() < deadline, "users were not served again within 60 s"
+        assert time.monotonic() < deadline, "users were not served again within 180 s"
         time.sleep(0.5)
     assert data.sql("SELECT DISTINCT note FROM parcels") == "from before"
     assert left_behind(data) == ""
@@ -416,7 +427,7 @@ def test_a_restore_lets_users_in_while_another_repository_is_away(data: Database
         assert {"backup.archive", "backup.failed"} <= {news["kind"] for news in data.news()[told:]}
     finally:
         keeper.admit()
-    data.archived(120)
+    data.archived()
     assert data.operation("backup", "--type", "full")["code"] == 0
     assert data.job("archive")[0]
     data.engine("restore-forget", APP)
