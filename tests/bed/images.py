@@ -75,7 +75,8 @@ def ensure_all(names: Iterable[str] = (*SUITES, *RECIPES)) -> dict[str, str]:
 
     order = _order(wanted)
     # One thread per image, so that those waiting for an image below do not keep others from starting.
-    with ThreadPoolExecutor(max_workers=len(order)) as pool:
+    # None at all are left when another worker has made them since.
+    with ThreadPoolExecutor(max_workers=max(1, len(order))) as pool:
         for name in order:
             jobs[name] = pool.submit(make, name, jobs.get(_parent(name) or ""))
     for job in jobs.values():
