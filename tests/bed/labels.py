@@ -21,7 +21,7 @@ ROLE = "switchyard.role"
 HOST = "switchyard.host"
 ADDRESS = "switchyard.address"
 
-ATTEMPTS = 5
+ATTEMPTS = 60
 
 
 def for_bed(bed: str, owned_by: str | None) -> dict[str, str]:
