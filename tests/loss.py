@@ -95,8 +95,9 @@ class Switching:
         done = self.project.run("scripts/rollback.sh", "local", after, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         # The instant of the rename itself: a connection that was opened while the command ran drains from there.
-        renamed = json.loads(done.stdout)["switched_at"] - time.time() + time.monotonic()
-        self.switches.append(Switch(renamed, before, after))
+        now = time.monotonic()
+        renamed = json.loads(done.stdout)["switched_at"] - time.time() + now
+        self.switches.append(Switch(renamed, before, after, now))
         for path in assets:
             try:
                 urlopen(self.url.rstrip("/") + path, timeout=60).read()  # noqa: S310

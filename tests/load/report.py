@@ -12,11 +12,15 @@ MAX_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Switch:
-    """A change of the live release; `at` is `time.monotonic()` just *before* it was begun."""
+    """A change of the live release; `at` is `time.monotonic()` just *before* it was begun.
+
+    `done` is when it was said to be done, where that is known: no new connection gets the old release from then on.
+    """
 
     at: float
     old: str
     new: str
+    done: float = 0.0
 
 
 @dataclass
@@ -276,6 +280,6 @@ def _backwards(answers: Sequence[NewConnection], switches: Sequence[Switch], set
         ]
         if not seen:
             continue
-        settled = min(seen) + settle
+        settled = max(min(seen) + settle, switch.done)
         count += sum(answer.release == switch.old and settled < answer.started < until for answer in answers)
     return count

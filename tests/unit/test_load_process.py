@@ -275,6 +275,12 @@ def test_a_release_must_not_go_backwards(answers: list[NewConnection], count: in
     assert report.judge().non_monotonic is None
 
 
+def test_the_old_release_may_answer_until_the_switch_is_done() -> None:
+    answers = [answered(10, "2"), answered(11, "1"), answered(12, "1")]
+    report = Report(seed=1, target="", started=0, duration=1, drain=10, settle=0.5, new_connections=answers)
+    assert report.judge([Switch(10, "1", "2", done=11.5)]).non_monotonic == 1
+
+
 def test_keys_are_uuids_that_no_other_run_has() -> None:
     import uuid
 
