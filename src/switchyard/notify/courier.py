@@ -92,11 +92,12 @@ def deliver(config: Config, say: Say) -> None:
 
     Raises `SwitchyardError` when another notifier is at work.
     """
+    # Before anything is sent: what changes from then on has to be noticed.
+    empty_since, configured = 0.0, _modified(FILE)
     with exclusive(LOCK, wait=0, busy="Another notifier is delivering already."):
         couriers = [Courier(target, config.host, say) for target in config.targets]
         for courier in couriers:
             courier.start()
-        empty_since, configured = 0.0, _modified(FILE)
         # With another configuration this process ends, and its path unit starts it again: the spool is not empty.
         while _modified(FILE) == configured:
             writing = spool.unfinished()
