@@ -30,22 +30,32 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def host(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def host(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A host whose notifier is quick, and whose clock is the real one."""
     for module in (announcing, courier, spool, effects):
         monkeypatch.setattr(module, "time", time)
     for name in ("_LOOK_SECONDS", "_LINGER_SECONDS", "_FIRST_PAUSE"):
         monkeypatch.setattr(courier, name, 0.01)
-    return world
+    yield world
+    over()
 
 
 def target(receiver: Receiver, name: str = "team", **changes: Any) -> Target:
-    return Target(name, receiver.url, **{"timeout": 5.0, **changes})
+    return Target(name, receiver.url, **{"timeout": 30.0, **changes})
+
+
+def over() -> None:
+    """End the couriers, as the end of their process would."""
+    for thread in threading.enumerate():
+        if isinstance(thread, courier.Courier):
+            thread.stop.set()
+            thread.join(30)
 
 
 def deliver(*targets: Target, **changes: Any) -> list[str]:
     said: list[str] = []
     courier.deliver(Config("vm1", list(targets), **changes), said.append)
+    over()
     return said
 
 
@@ -199,9 +209,8 @@ def test_a_killed_notifier_goes_on_where_it_was(receiver: Receiver) -> None:
         first = courier.Courier(target(receiver), "vm1", lambda _: None)
         first.start()
         receiver.wait(1)
-        until(lambda: first.done)
-        first.stop.set()  # the other target never had it, so it is still in the spool
-        assert len(spool.waiting()) == 1
+        over()
+        assert len(spool.waiting()) == 1  # the other target never had it
         down.start()
         deliver(target(receiver), target(down, "down"))
         assert (len(receiver.got), len(down.got)) == (1, 1)
