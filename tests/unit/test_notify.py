@@ -156,12 +156,12 @@ def test_what_is_down_gets_it_later_and_delays_nobody(receiver: Receiver) -> Non
         thread, said = background(target(receiver), target(down, "down"))
         receiver.wait(2)
         assert spool.waiting()
+        until(lambda: any("Connection refused" in line and "next attempt" in line for line in said))
         down.start()
         down.wait(2)
         thread.join(30)
     assert not thread.is_alive() and spool.waiting() == []
     assert down.titles() == ["one", "two"] == receiver.titles()
-    assert any("Connection refused" in line and "next attempt" in line for line in said)
 
 
 @pytest.mark.usefixtures("host")
