@@ -170,9 +170,9 @@ def test_a_broken_or_slow_receiver_is_tried_again(receiver: Receiver, trouble: s
     if trouble == "500":
         receiver.status = 500
     else:
-        receiver.delay = 0.5
+        receiver.delay = 60.0
     announce("deploy.live", "one")
-    thread, said = background(target(receiver, timeout=0.1))
+    thread, said = background(target(receiver, timeout=30.0 if trouble == "500" else 0.1))
     until(lambda: receiver.connections >= 2)
     receiver.status, receiver.delay = 200, 0.0
     thread.join(30)
