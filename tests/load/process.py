@@ -6,6 +6,7 @@ closes the pipe, which ends the child; nothing is left running.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -103,7 +104,9 @@ class LoadProcess:
             self._reader.join()
         for pipe in (child.stdin, child.stdout):
             if pipe is not None and not pipe.closed:
-                pipe.close()
+                # What could not be told before is tried once more here.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def __enter__(self) -> Self:
         return self.start()

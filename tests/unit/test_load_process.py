@@ -127,6 +127,8 @@ def test_a_child_that_dies_is_no_success(background: Background) -> None:
     load = LoadProcess(LoadConfig(url=background.app.url)).start()
     assert load._child is not None
     os.kill(load._child.pid, signal.SIGKILL)
+    # Gone for certain, so that nobody reads what it is told.
+    os.waitid(os.P_PID, load._child.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(LoadDied):
         load.stop()
 
