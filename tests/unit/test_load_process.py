@@ -29,7 +29,7 @@ class Background:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(60)
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
@@ -102,7 +102,7 @@ def test_the_child_ends_with_its_parent(background: Background, tmp_path: Path) 
         "from tests.load import LoadConfig, LoadProcess\n"
         "load = LoadProcess(LoadConfig(url=sys.argv[1])).start()\n"
         "print(load._child.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     root = Path(__file__).resolve().parents[2]
     parent = subprocess.Popen(
@@ -118,7 +118,7 @@ def test_the_child_ends_with_its_parent(background: Background, tmp_path: Path) 
         parent.kill()
         parent.wait()
         parent.stdout.close()
-        readable, _, _ = select.select([descriptor], [], [], 10)
+        readable, _, _ = select.select([descriptor], [], [], 60)
         assert readable, "the child lives on"
     finally:
         os.close(descriptor)
