@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -262,6 +263,11 @@ def test_writes_that_cannot_be_looked_up_are_not_taken_as_there(monkeypatch: pyt
     assert not report.lossless
 
 
+def arrived(there: socket.socket) -> None:
+    """Wait, without a turn of the event loop, for the kernel to deliver what the other side did."""
+    assert select.select([there], [], [], 60)[0]
+
+
 class OneByOne:
     """A server on blocking sockets, so that a test decides when the kernel closes what."""
 
@@ -272,6 +278,11 @@ class OneByOne:
         config = settings(url, app="trivial")
         self.run = Run(config, targets(config))
         self.link = Link(self.run, self.run.targets.plain, None)
+
+    @property
+    def client(self) -> socket.socket:
+        assert self.link._connection is not None
+        return self.link._connection.wire._sock
 
     async def accept(self) -> socket.socket:
         connection, _ = await asyncio.get_running_loop().sock_accept(self.listener)
@@ -321,6 +332,7 @@ def test_a_clean_close_while_idle_is_no_loss() -> None:
         # The close and the next request with no turn of the event loop between them: the client sees the
         # end only if it looks at the socket itself.
         connection.close()
+        arrived(server.client)
         second = server.request()
         with await server.accept() as connection:
             await server.serve(connection)
@@ -341,6 +353,7 @@ def test_a_close_after_sending_began_is_lost_and_not_sent_again() -> None:
         assert await first is not None
         second = server.request()
         await asyncio.sleep(0)  # it runs up to its wait for the answer
+        arrived(connection)
         connection.close()  # with the request unread, so this is a reset
         assert await second is None
         tally = server.run.tally
@@ -358,6 +371,7 @@ def test_a_new_connection_that_is_closed_before_the_request_is_a_loss() -> None:
         server = OneByOne()
         connection = await Http1.open(server.run.targets.plain, None, 5.0)
         (await server.accept()).close()
+        arrived(connection.wire._sock)
         assert not connection.usable()
         with pytest.raises(Lost, match="closed before the request"):
             await connection.ask(b"GET / HTTP/1.1\r\n\r\n", 5.0)
