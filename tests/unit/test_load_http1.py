@@ -31,7 +31,7 @@ def settings(url: str, **changes: Any) -> LoadConfig:
         "workers": {"get": 1},
         "think": (0.0, 0.0),
         "max_requests": REQUESTS,
-        "timeout": 5.0,
+        "timeout": 60.0,
         "seed": 1,
     }
     return LoadConfig(url=url, **(defaults | changes))

@@ -90,7 +90,7 @@ def run_against(directory: Path, act: Callable[[Server], None], protocol: str = 
             ca=authority,
             think=(0.0, 0.0),
             max_requests=REQUESTS,
-            timeout=5.0,
+            timeout=60.0,
             seed=1,
         )
         async with server:

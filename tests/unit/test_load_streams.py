@@ -24,12 +24,12 @@ def watch(app: Miniature, kind: str, switches: list[Switch] | None = None, *, en
     async def run() -> Report:
         async with app.listening():
             config = LoadConfig(
-                url=app.url, app="parcels", workers={kind: 1}, ws_interval=0.001, timeout=5.0, drain=60.0
+                url=app.url, app="parcels", workers={kind: 1}, ws_interval=0.001, timeout=60.0, drain=60.0
             )
             load = Load(config)
             await load.start()
             tally = load._running.tally
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while len(tally.connections) < ends or (not ends and not tally.echoes):
                     await asyncio.sleep(0.002)
             return await load.stop(switches)
