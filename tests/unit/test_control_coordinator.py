@@ -525,6 +525,7 @@ def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_
 
 def lose_control(fleet: Fleet, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The coordinator dies when every edge has this order: they carry it out, and nobody hears of it."""
+    every = threading.Barrier(len(fleet.names("edge")))
 
     def carried_out_unheard(wire: Wire) -> Callable[..., Any]:
         late = wire.run
@@ -532,6 +533,8 @@ def lose_control(fleet: Fleet, verb: str, monkeypatch: pytest.MonkeyPatch) -> No
         def run(argv: Any, stdin: str = "") -> Any:
             if f'"verb": "{verb}"' not in stdin:
                 return late(argv, stdin)
+            # An order that is still waiting for its thread when another one's has died is never given.
+            every.wait(60)
             with fleet.lock:
                 fleet.at(wire.host, list(argv[3:]), stdin)
             monkeypatch.setattr(wire, "run", late)
