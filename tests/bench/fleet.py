@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -237,10 +238,11 @@ def _cases(breakage: str, kind: str) -> list[tuple[str, tuple[str, str], str]]:
 def broken(bench: Bench, breakage: str, kind: str) -> None:
     """One host broken in every phase of a deploy or of a rollback: all end on one version."""
     control, (strike, heal) = _control(), BREAKAGES[breakage]
-    cases, bad, beyond = _cases(breakage, kind), list[str](), 0
+    cases, bad = _cases(breakage, kind), list[str]()
     for version in VERSIONS:
         control.must(control.deploy(version))
     wanted, old = VERSIONS
+    stuck = _stuck(control.lab)
     with _load(control.lab) as load:
         for phase, trigger, name in cases:
             victim, struck = control.lab.hosts[name], list[str]()
@@ -257,10 +259,7 @@ def broken(bench: Bench, breakage: str, kind: str) -> None:
             control.must(control.deploy(wanted))
             if control.serves() != {wanted}:
                 bad.append(f"{phase}: does not converge")
-            # What an application host that stops in the middle had under way is lost with it: one request a worker.
-            room = sum(WORKERS.values()) if (breakage, name) == ("frozen", VICTIM) else 0
             lost = load.snapshot().lost - lost
-            beyond += max(0, lost - room)
             bench.say(
                 f"{kind}, {breakage} in {phase}, {seconds:.0f} s, {lost} lost: {done['code']} {done['message'][:150]}"
             )
@@ -269,9 +268,23 @@ def broken(bench: Bench, breakage: str, kind: str) -> None:
         report = load.stop()
     title = f"{kind}, one of N hosts {breakage} in each phase, {len(cases)} cases"
     bench.add(f"{title}: not one version at the end", len(bad), 0, "cases", note="; ".join(bad)[:300])
-    what = "lost beyond what a frozen application host had under way" if breakage == "frozen" else "lost"
-    beyond = beyond + report.lost_writes if breakage == "frozen" else report.lost
-    bench.add(f"{title}: {what}", beyond, 0, "requests", note=f"{report.lost} lost of {report.sent}")
+    note = f"{report.lost} lost of {report.sent}"
+    if breakage == "frozen":
+        # The kernel of such a host still takes connections: who is sent there waits until he gives up.
+        stuck = _stuck(control.lab) - stuck
+        note += f", {stuck} of them without an answer from the frozen host"
+        bench.add(f"{title}: lost on the healthy path", max(0, report.lost - stuck), 0, "requests", note=note)
+    else:
+        bench.add(f"{title}: lost", report.lost, 0, "requests", note=note)
+
+
+def _stuck(lab: FleetLab) -> int:
+    """How many requests, by the first edge's log, ended at the victim and without its answer."""
+    time.sleep(2)  # the edge writes its log once a second
+    last = re.escape(lab.hosts[VICTIM].address)
+    without = f'"status":(499|502|504),.*"upstream":"[^"]*{last}:[0-9]+"'
+    log = f"/var/log/switchyard/edge/{APP}.jsonl"
+    return int(lab.hosts["fleet-edge-1"].exec(["grep", "-cE", without, log], check=False).stdout)
 
 
 def _strikes(trigger: tuple[str, str], struck: list[str], strike: Callable[[], None]) -> Before:
