@@ -479,7 +479,7 @@ def test_an_edge_that_has_moved_does_not_wait_for_one_that_is_silent(
 
 
 @pytest.mark.parametrize("first", [EDGE_1, EDGE_2])
-@pytest.mark.parametrize("again", ["deploy", "rollback", "other", "recover"])
+@pytest.mark.parametrize("again", ["deploy", "rollback", "rollback 1.0.0", "rollback 0001-1.0.0", "other", "recover"])
 def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_the_next_command_converges(
     pair: Fleet, first: str, again: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -513,8 +513,8 @@ def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_
     if again == "recover":
         assert pair.coordinator().tidy("recover", "tester", -1)["code"] == 0
         wanted = "1.1.0" if first == EDGE_1 else "1.0.0"
-    elif again == "rollback":
-        assert pair.rollback()["code"] == 0, pair.said
+    elif again.startswith("rollback"):
+        assert pair.rollback(again.removeprefix("rollback").strip())["code"] == 0, pair.said
         wanted = "1.0.0"
     else:
         wanted = "1.1.0" if again == "deploy" else "1.2.0"

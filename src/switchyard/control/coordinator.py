@@ -164,14 +164,16 @@ class Coordinator:
     def rollback(self, wanted: str, who: str) -> dict[str, Any]:
         """Make an earlier release live on every host."""
         self._hosts.open("rollback", who)
-        self._begin(wanted=wanted, release="" if wanted else self._half_left())
+        self._begin(wanted=wanted, release=self._half_left(wanted))
         return self._guarded(self._rollback, -1)
 
-    def _half_left(self) -> str:
-        """The first edge's release when another edge has left it already: going back means to stay there."""
+    def _half_left(self, wanted: str) -> str:
+        """The first edge's release when another edge has left it already, and it is what is wanted: to stay there."""
         mine, *others = [self._hosts.facts[edge]["pointer"] for edge in self._hosts.edges]
-        left = any(p and mine and p["release"] != mine["release"] == p["previous"] for p in others)
-        return str(mine["release"]) if left else ""
+        if not any(p and mine and p["release"] != mine["release"] == p["previous"] for p in others):
+            return ""
+        release = str(mine["release"])
+        return release if wanted in ("", release, release.partition("-")[2]) else ""
 
     def _rollback(self) -> str:
         hosts, live = self._hosts, self._edges.live
