@@ -109,7 +109,8 @@ class LoadProcess:
                     pipe.close()
 
     def __enter__(self) -> Self:
-        return self.start()
+        # One that sends already is not started twice: the first child would go on unseen.
+        return self if self._child is not None else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

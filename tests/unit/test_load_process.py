@@ -124,6 +124,13 @@ def test_the_child_ends_with_its_parent(background: Background, tmp_path: Path) 
         os.close(descriptor)
 
 
+def test_a_load_that_was_started_has_one_child_only(background: Background) -> None:
+    load = LoadProcess(LoadConfig(url=background.app.url)).start()
+    child = load._child
+    with load:
+        assert load._child is child
+
+
 def test_a_child_that_dies_is_no_success(background: Background) -> None:
     load = LoadProcess(LoadConfig(url=background.app.url)).start()
     assert load._child is not None
