@@ -70,6 +70,7 @@ class Control:
 
     lab: FleetLab
     said: list[str] = field(default_factory=list)
+    _ways: dict[str, FabricTransport] = field(default_factory=dict)
 
     def members(self, before: Before = undisturbed) -> list[Member]:
         """Every host, reached as the deploy user."""
@@ -81,9 +82,12 @@ class Control:
         return [Member(groups, Wire(name, self._transport(name), before)) for name, groups in known.items()]
 
     def _transport(self, name: str) -> FabricTransport:
-        host = self.lab.hosts[name]
-        key, known = str(host.place.private_key), str(host.place.known_hosts)
-        return FabricTransport(name, host.address, host.port, "deploy", key, known)
+        """The way to a host, one for all commands: what hundreds of idle connections cost would be measured."""
+        if name not in self._ways:
+            host = self.lab.hosts[name]
+            key, known = str(host.place.private_key), str(host.place.known_hosts)
+            self._ways[name] = FabricTransport(name, host.address, host.port, "deploy", key, known)
+        return self._ways[name]
 
     def request(self, version: str, start_seconds: float = 0.0) -> dict[str, Any]:
         """A deploy of the trivial service, as Ansible would render it."""
@@ -353,7 +357,8 @@ def _dies_between(control: Control, version: str, second: str) -> None:
                 time.sleep(1.0)
                 os.kill(os.getpid(), 9)
 
-        control.deploy(version, before)
+        # With connections of its own: those of the parent go on there.
+        Control(control.lab).deploy(version, before)
         os._exit(0)
     os.waitpid(child, 0)
     # The first edge's part goes on alone, and ends.
