@@ -35,7 +35,7 @@ old workers accept for 100 ms after the new ones started; the rest is room for a
 
 PROOF_CONNECTIONS = 6
 """Consecutive new connections per service that must prove the new release."""
-_LINGER_SECONDS = 1.0
+_LINGER_SECONDS = 2.0
 """How long old workers that still take in connections are waited for after a proof."""
 
 
