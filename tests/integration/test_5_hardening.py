@@ -101,7 +101,7 @@ def test_only_what_the_inventory_declares_answers(
 
 def test_the_firewall_changes_without_cutting_anybody_off(released: Environment, neighbour: Host) -> None:
     """A held connection and new ones live through a reload of the table."""
-    held = urllib.request.urlopen(f"{released.url}api/v1/events?seconds=600", timeout=60)  # noqa: S310 - a host of the bed
+    held = urllib.request.urlopen(f"{released.url}api/v1/events?seconds=600", timeout=60)  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
     added = {"ports": ["9100"], "from": [str(subnets.BEDS)]}
     changes = {"firewall_allow": [added], "firewall_ssh_per_minute": 30}
     process = released.project.start(
