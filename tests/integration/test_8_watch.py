@@ -116,9 +116,7 @@ def test_a_canary_is_promoted_by_hand_and_aborted_at_once(lab: Lab) -> None:
     canary = {"steps": [5, 50], "manual": True, "key": "header:X-Client", "tester": "canary"}
     result = deploy(lab, OLD, probation=5, canary=canary)
     assert result["code"] == 0 and "5 % of the clients" in result["message"], result
-    request = urllib.request.Request(lab.url, headers={"canary": "always"})  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
-        assert answer.headers["X-Release"] == OLD
+    assert answering(lab, "canary", "always") == OLD
     assert shares(lab) == pytest.approx(0.05, abs=0.05)
     assert lab.engine("promote", APP, check=True).returncode == 0
     assert shares(lab) == pytest.approx(0.5, abs=0.15)
@@ -128,24 +126,22 @@ def test_a_canary_is_promoted_by_hand_and_aborted_at_once(lab: Lab) -> None:
     lab.settle()
 
 
-def answering(lab: Lab, client: str) -> str:
-    """The version that answers this client."""
-    request = urllib.request.Request(lab.url, headers={"X-Client": client})  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+def answering(lab: Lab, header: str, value: str) -> str:
+    """The version that answers whoever sends this header."""
+    request = urllib.request.Request(lab.url, headers={header: value})  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
         return str(answer.headers["X-Release"])
 
 
 def shares(lab: Lab) -> float:
     """The share of 200 clients that the old version, as a canary, answers."""
-    seen = [answering(lab, f"client-{number}") for number in range(200)]
+    seen = [answering(lab, "X-Client", f"client-{number}") for number in range(200)]
     return seen.count(OLD) / len(seen)
 
 
 def preview(lab: Lab, secret: str = PREVIEW) -> str:
     """The version that answers whoever shows this secret."""
-    request = urllib.request.Request(lab.url, headers={"X-Switchyard-Preview": secret})  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
-        return str(answer.headers["X-Release"])
+    return answering(lab, "X-Switchyard-Preview", secret)
 
 
 def test_whoever_has_the_secret_sees_the_idle_colour_and_nobody_else(lab: Lab) -> None:
@@ -158,7 +154,7 @@ def test_whoever_has_the_secret_sees_the_idle_colour_and_nobody_else(lab: Lab) -
     # At 0 % a new release is there for the preview alone.
     result = deploy(lab, live, probation=5, canary={"steps": [0, 50], "manual": True, "key": "header:X-Client"})
     assert result["code"] == 0 and "0 % of the clients" in result["message"], result
-    seen = {answering(lab, f"client-{number}") for number in range(50)}
+    seen = {answering(lab, "X-Client", f"client-{number}") for number in range(50)}
     assert (seen, preview(lab)) == ({idle}, live)
     lab.engine("abort", APP, check=True)
     lab.settle()
