@@ -90,6 +90,11 @@ def parse_release_id(text: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2]) if match else None
 
 
+def names_release(wanted: str, release: str) -> bool:
+    """Tell whether `wanted`, as a person gives it, is this release's id or its version."""
+    return wanted in (release, release.partition("-")[2])
+
+
 def is_newer(version: str, than: str) -> bool:
     """Tell whether `version` comes after `than` by semantic versioning 2.0.0, section 11.
 

@@ -18,7 +18,7 @@ from switchyard.control.rounds import Hosts, Targets, failures, merged, require,
 from switchyard.control.transport import Member
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import COLOURS, Colour, other
+from switchyard.names import COLOURS, Colour, names_release, other
 from switchyard.strict import build
 
 CANARY_SECONDS = 60.0
@@ -173,7 +173,7 @@ class Coordinator:
         if not any(p and mine and p["release"] != mine["release"] == p["previous"] for p in others):
             return ""
         release = str(mine["release"])
-        return release if wanted in ("", release, release.partition("-")[2]) else ""
+        return release if not wanted or names_release(wanted, release) else ""
 
     def _rollback(self) -> str:
         hosts, live = self._hosts, self._edges.live

@@ -6,7 +6,7 @@ from switchyard.engine.operation import Operation
 from switchyard.engine.records import Record
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import Colour, other
+from switchyard.names import Colour, names_release, other
 
 
 def rollback(op: Operation, wanted: str) -> None:
@@ -82,13 +82,13 @@ def choose(op: Operation, pointer: Pointer, wanted: str) -> Record:
                 Exit.UNKNOWN_RELEASE,
             )
         return _compatible(op, records.load(op.paths, earlier[-1]), pointer)
-    matching = [release for release in known if wanted in (release, release.partition("-")[2])]
+    matching = [release for release in known if names_release(wanted, release)]
     if not matching:
         raise SwitchyardError(
             f"Release {wanted} of {op.paths.name} is not known on this host. {_offer(op, pointer)}",
             Exit.UNKNOWN_RELEASE,
         )
-    if pointer.release in matching and wanted in (pointer.release, pointer.release.partition("-")[2]):
+    if pointer.release in matching:
         raise SwitchyardError(f"Release {pointer.release} already is live.", Exit.ALREADY_LIVE)
     healthy = [release for release in matching if release in good]
     if not healthy:
