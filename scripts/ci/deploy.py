@@ -36,8 +36,9 @@ from gate import Gate
 
 _MEANINGS = {
     0: "done", 2: "refused: usage", 3: "busy", 4: "refused in preflight", 5: "not healthy", 6: "reverted",
-    7: "migration failed", 8: "interrupted and recovered", 10: "unknown release", 11: "already live",
-    12: "never healthy", 13: "schema moved too far", 14: "unreachable", 15: "engine and checkout differ",
+    7: "migration failed", 8: "interrupted and recovered", 9: "could not be judged", 10: "unknown release",
+    11: "already live", 12: "never healthy", 13: "schema moved too far", 14: "unreachable",
+    15: "engine and checkout differ",
 }  # fmt: skip
 
 
@@ -98,6 +99,8 @@ def _ssh_args() -> str:
 def report(order: str, wanted: str, code: int, result: dict[str, Any], took: float) -> None:
     """The table that people read, and the outputs that later jobs read."""
     phases = dict(result.get("phases") or {})
+    # What could not be judged has not failed: both colours run, and the message says which of them is live.
+    ended = {0: "done", 9: _MEANINGS[9]}.get(code, "failed")
     rows: list[tuple[object, object]] = [
         ("environment", environment()),
         ("version", result.get("version") or wanted or "-"),
@@ -108,9 +111,9 @@ def report(order: str, wanted: str, code: int, result: dict[str, Any], took: flo
         *((f"phase {name}", f"{float(spent):.1f} s") for name, spent in phases.items()),
         ("whole job step", f"{took:.1f} s"),
     ]
-    if code and phases:
+    if ended == "failed" and phases:
         rows.append(("failed in phase", list(phases)[-1]))
-    summary(f"### {order.capitalize()} {'done' if code == 0 else 'failed'}\n\n{table(('', ''), rows)}")
+    summary(f"### {order.capitalize()} {ended}\n\n{table(('', ''), rows)}")
     output(
         {
             "result": _MEANINGS.get(code, "failed"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from switchyard.errors import Exit
 from tests.pipeline.expressions import evaluate, fill
 from tests.pipeline.receiver import Receiver
 from tests.pipeline.runner import CALLERS, STAND_INS, WORKFLOWS
@@ -177,6 +178,22 @@ def test_a_host_that_stays_away_is_named_and_what_was_begun_there_is_not_called_
     assert done.returncode == 14, done
     assert "127.0.0.1 cannot be reached. What was begun there finishes or reverts by itself" in done.stderr
     assert "result=unreachable" in done.stdout
+
+
+def test_a_job_knows_every_exit_code_and_what_could_not_be_judged_did_not_fail() -> None:
+    code = (
+        "import deploy\n"
+        "print(sorted({1, *deploy._MEANINGS}))\n"
+        "result = {'release': '0002-1.1.0', 'message': 'Release 0002-1.1.0 is live', 'phases': {'watch': 1.0}}\n"
+        "deploy.report('deploy', '1.1.0', 9, result, 2.0)\n"
+    )
+    known = {"PATH": os.environ["PATH"], "SWITCHYARD_ENVIRONMENT": "staging"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=CI, env=known, capture_output=True, text=True
+    ).stdout
+    assert done.startswith(f"{sorted(map(int, Exit))}\n### Deploy could not be judged\n")
+    assert "| message | Release 0002-1.1.0 is live |" in done and "result=could not be judged\n" in done
+    assert "failed" not in done
 
 
 # The workflow files
