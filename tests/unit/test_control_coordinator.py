@@ -988,6 +988,21 @@ def test_what_several_hosts_cannot_do_is_said_before_anything_is_asked(
     assert error.value.code is Exit.USAGE and pair.calls == []
 
 
+def test_what_a_request_leaves_out_is_the_same_for_the_coordinator_as_for_hosts(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    request = pair.request("1.1.0")
+    del request["probation_seconds"]
+    assert pair.coordinator().deploy(request)["code"] == 0
+    assert "watch: 10 s on edge1, edge2" in pair.said
+    whole(pair, "1.1.0")
+
+
+def test_a_request_that_hosts_would_refuse_is_refused_before_anything_is_asked(pair: Fleet) -> None:
+    with pytest.raises(SwitchyardError, match="app_retain: expected int") as error:
+        pair.deploy("1.0.0", retain="3")
+    assert error.value.code is Exit.USAGE and pair.calls == []
+
+
 # Host after host
 
 

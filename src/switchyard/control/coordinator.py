@@ -19,12 +19,11 @@ from switchyard.control.transport import Member
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS, Colour, names_release, other
+from switchyard.request import Request, parse
 from switchyard.strict import build
 
-CANARY_SECONDS = 60.0
-"""How long a step of a canary is watched when the request does not say."""
 DRAIN_SECONDS = 60.0
-"""How long connections to what is replaced may go on when the request does not say."""
+"""How long connections to what is replaced may go on when hosts go back, which no request asks for."""
 
 _OF_DATA = ("restore", "restore-point")
 """Events of a database's host that the other hosts have to know of."""
@@ -51,40 +50,40 @@ class Coordinator:
 
     def deploy(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make `request` live on every host, or leave the old release serving on every host."""
-        _require_possible(request, self._hosts.count("app"))
-        self._hosts.open("deploy", request["who"], engine=request.get("engine", ""), databases=True)
+        wanted = parse(request)
+        _require_possible(wanted, self._hosts.count("app"))
+        self._hosts.open("deploy", wanted.who, engine=wanted.engine, databases=True)
+        # Hosts are sent what was given, and read it as `parse` does here.
         public = request | {"secrets": {k: v | {"value": ""} for k, v in request.get("secrets", {}).items()}}
         began = self._begin(request=public)
-        return self._guarded(lambda: self._deploy(request, public, began), request.get("retain", 3))
+        return self._guarded(lambda: self._deploy(wanted, request, public, began), wanted.retain)
 
-    def _deploy(self, request: dict[str, Any], public: dict[str, Any], began: dict[str, Any]) -> str:
+    def _deploy(self, wanted: Request, request: dict[str, Any], public: dict[str, Any], began: dict[str, Any]) -> str:
         self._align()
         live = self._edges.live
         release, new = began["release"], other(live.colour) if live else COLOURS[0]
         if not self._prepare(request, public, began, new):
             self._result.release, self._result.colour = (live.release, live.colour) if live else ("", "")
             self._result.message = (
-                f"No change: {self._result.release} already is what was asked for ({request['version']})."
+                f"No change: {self._result.release} already is what was asked for ({wanted.version})."
             )
             return "unchanged"
         self._hosts.say(f"preflight: passed; this is release {release}")
-        if request.get("migration"):
-            self._migrate(release, request.get("migration_decision", ""), began)
-        drain = float(request.get("drain_seconds", DRAIN_SECONDS))
-        if request.get("rolling") and live and len(self._hosts.apps) > 1:
-            self._rolling.roll(release, new, int(request["rolling"]), drain)
+        if wanted.migration:
+            self._migrate(release, wanted.migration_decision, began)
+        if wanted.rolling and live and len(self._hosts.apps) > 1:
+            self._rolling.roll(release, new, wanted.rolling, wanted.drain_seconds)
             return "live"
-        self._replace_idle(new, drain)
+        self._replace_idle(new, wanted.drain_seconds)
         targets = self._start(release, new)
-        seconds, canary = float(request.get("probation_seconds", 0)), request.get("canary", {})
-        shares = [*canary.get("steps", []), 100]
-        probation = seconds > 0 or len(shares) > 1
-        self._edges.switch(self._edges.pointer(release, new, targets, probation=probation, share=shares[0]))
+        canary = wanted.canary
+        shares = [*canary.steps, 100]
+        self._edges.switch(self._edges.pointer(release, new, targets, probation=wanted.on_probation, share=shares[0]))
         if self._edges.live and self._edges.live.probation:
             for share in shares[1:]:
-                self._edges.watch(float(canary.get("seconds", CANARY_SECONDS)))
-                self._edges.promote(share, self._edges.await_promotion(share) if canary.get("manual") else "")
-            self._edges.watch(seconds)
+                self._edges.watch(canary.seconds)
+                self._edges.promote(share, self._edges.await_promotion(share) if canary.manual else "")
+            self._edges.watch(wanted.probation_seconds)
         return "live"
 
     def _prepare(self, request: dict[str, Any], public: dict[str, Any], began: dict[str, Any], new: Colour) -> bool:
@@ -387,14 +386,12 @@ class Coordinator:
         return text
 
 
-def _require_possible(request: Mapping[str, Any], hosts: int) -> None:
+def _require_possible(request: Request, hosts: int) -> None:
     """Refuse, before anything is asked of a host, what several hosts cannot do. `hosts` have the application."""
-    canary = request.get("canary", {})
-    watched = float(request.get("probation_seconds", 0)) > 0 or canary.get("steps")
     refused = ""
-    if request.get("watch") == "detached":
+    if request.watch == "detached":
         refused = "'-e watch=detached' is for one host: with several, this command makes the edges agree on a verdict."
-    elif request.get("rolling") and hosts > 1 and watched:
+    elif request.rolling and hosts > 1 and request.on_probation:
         refused = (
             "app_rolling leaves no old release to stand by, so nothing can be watched: set app_probation_seconds to 0 "
             "and app_canary to {}, or app_rolling to 0 where hosts have room for both colours."
