@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from switchyard.report import host, traffic
 from switchyard.report.traffic import Tally
+from switchyard.watch.accesslog import tail
 from tests.unit.engine_world import QUICK, World
 
 OLD, NEW = "0001-1.0.0", "0002-1.1.0"
@@ -133,7 +135,7 @@ def test_recent_reads_the_end_alone_and_says_how_far_back_it_saw(
     tallies, reach = traffic.recent(world.paths, 300, START + 1000)
     assert {release: tally.requests for release, tally in tallies.items()} == {NEW: 300}
     assert reach == 300
-    monkeypatch.setattr(traffic, "_TAIL_BYTES", 1000)
+    monkeypatch.setattr(traffic, "tail", partial(tail, most=1000))
     tallies, reach = traffic.recent(world.paths, 300, START + 1000)
     assert 5 < tallies[NEW].requests < 20 and reach == tallies[NEW].requests
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard.watch.accesslog import Entry, Follower, Place, parse
+from switchyard.watch.accesslog import Entry, Follower, Place, parse, tail
 
 
 def line(number: int, **changes: object) -> str:
@@ -59,6 +59,15 @@ def test_who_comes_back_after_a_rotation_misses_nothing(tmp_path: Path) -> None:
     log.rename(tmp_path / "a.jsonl.1")
     log.write_text(line(2))
     assert paths(Follower(log, place)) == ["/1", "/2"]
+
+
+def test_the_end_of_a_log_is_its_last_whole_lines(tmp_path: Path) -> None:
+    log = tmp_path / "a.jsonl"
+    assert tail(log) == ([], False)
+    log.write_text("one\ntwo\nthree\nfo")
+    assert tail(log) == ([b"one", b"two", b"three"], False)
+    assert tail(log, most=10) == ([b"three"], True)
+    assert tail(log, most=2) == ([], True)
 
 
 def test_a_truncated_log_is_read_from_its_start(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 
 from switchyard.engine.effects import exclusive, replace_file, run
 from switchyard.engine.layout import LOGS, RUNTIME, AppPaths
+from switchyard.watch.accesslog import tail
 
 _GROWTH = math.log(1.1)
 _FASTEST = 0.0005
 """Nginx measures in milliseconds; what it logs as 0.000 counts as half of one."""
 
 KEEP_DAYS = 90
-_TAIL_BYTES = 4 << 20
 _CHUNK_BYTES = 8 << 20
 _CLIENT_GONE = 499
 _KEEP_RELEASES = 30
@@ -124,13 +124,7 @@ def log_of(paths: AppPaths) -> Path:
 
 def recent(paths: AppPaths, seconds: float, now: float) -> tuple[dict[str, Tally], float]:
     """By release, from the end of the log; also how many seconds back that reaches (less when traffic is heavy)."""
-    path = log_of(paths)
-    if not path.is_file():
-        return {}, seconds
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL_BYTES))
-        lines = file.read().split(b"\n")[1 if size > _TAIL_BYTES else 0 :]
+    lines, cut = tail(log_of(paths))
     tallies: dict[str, Tally] = {}
     reach = 0.0
     for line in reversed(lines):
@@ -144,7 +138,7 @@ def recent(paths: AppPaths, seconds: float, now: float) -> tuple[dict[str, Tally
             return tallies, seconds
         reach = max(reach, age)
         tallies.setdefault(release, Tally()).add(status, taken)
-    return tallies, reach if size > _TAIL_BYTES else seconds
+    return tallies, reach if cut else seconds
 
 
 def _folder(paths: AppPaths) -> Path:

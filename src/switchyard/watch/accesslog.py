@@ -1,4 +1,4 @@
-"""Follows the edge's JSON access log: whole lines alone, across reloads, rotation and truncation."""
+"""Reads the edge's JSON access log, whole lines alone: its end, or as it grows, across rotation and truncation."""
 
 import json
 import os
@@ -56,6 +56,18 @@ def parse(line: bytes) -> Entry | None:
     # "a, b": b was tried after a. "a : b": what a said led to another question, which b answered.
     addresses = tuple(re.split(", ", upstream.partition(" : ")[0])) if upstream else ()
     return Entry(at, status, addresses[0] if addresses else "", addresses, _began(times, whole), path, meant)
+
+
+def tail(path: Path, most: int = 4 << 20) -> tuple[list[bytes], bool]:
+    """The whole lines within the last `most` bytes, and whether there are others before them; of no file, none."""
+    if not path.is_file():
+        return [], False
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - most))
+        lines = file.read(most).split(b"\n")
+    cut = size > most
+    return lines[1 if cut else 0 : -1], cut
 
 
 def _began(times: str, whole: float) -> float:

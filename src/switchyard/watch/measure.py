@@ -21,7 +21,7 @@ from switchyard.report import host as hosts
 from switchyard.report.dora import duration
 from switchyard.report.traffic import Tally, log_of
 from switchyard.tls import certificate, store
-from switchyard.watch.accesslog import parse
+from switchyard.watch.accesslog import parse, tail
 from switchyard.watch.limits import Limits
 from switchyard.watch.standing import Finding, Standing
 
@@ -31,8 +31,6 @@ _PAUSE = 1.0
 _GATEWAY = (502, 503, 504)
 _WINDOW_SECONDS = 60.0
 """How far back the edge's log is judged; up to half of `traffic_seconds` where that has too few requests."""
-_TAIL_BYTES = 4 << 20
-"""What is read of the log at most: in heavy traffic the last seconds are sample enough."""
 _LONGEST_QUIET = 3600.0
 """An operation that takes longer, or a canary that waits for a person, is watched all the same."""
 _SLOW_SECONDS = 300.0
@@ -234,13 +232,8 @@ def traffic(paths: AppPaths, limits: Limits, now: float, since: float) -> list[F
 def recent(log: Path, spans: Sequence[float], now: float, since: float) -> list[tuple[Tally, float]]:
     """What the end of the log shows of the last seconds, for each of these spans."""
     tallies = [(Tally(), span) for span in spans]
-    if not log.is_file():
-        return tallies
-    with log.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL_BYTES))
-        lines = file.read().split(b"\n")[1 if size > _TAIL_BYTES else 0 :]
-    for line in reversed(lines):
+    # In heavy traffic the last seconds are sample enough.
+    for line in reversed(tail(log)[0]):
         entry = parse(line)
         if entry is None or not entry.judged:
             continue

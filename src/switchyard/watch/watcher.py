@@ -6,6 +6,7 @@ recovery does.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from switchyard.engine import colour as colours
@@ -25,7 +26,7 @@ from switchyard.report.traffic import Tally, log_of
 from switchyard.request import Slo
 from switchyard.secrets import generations
 from switchyard.watch import rule, state
-from switchyard.watch.accesslog import Entry, Follower, Place, end_of, parse
+from switchyard.watch.accesslog import Entry, Follower, Place, end_of, parse, tail
 from switchyard.watch.probes import Found, Prober, questions
 from switchyard.watch.rule import Judge, Side, Verdict
 from switchyard.watch.state import Probation
@@ -37,8 +38,6 @@ _PAUSE = 0.001
 """Seconds between two slices: a request that waits for the processor waits for a slice, and not for all of them."""
 _WAITING = 60.0
 """Seconds between two lines while a step has held and waits to be promoted."""
-_BEFORE_BYTES = 4 << 20
-"""How much of the log from before the switch is the old release's baseline."""
 _OVERLAP_BYTES = 256 << 10
 """What is read again at the start, so that nothing is missed between switch and watch."""
 _LOST_AFTER = 120.0
@@ -318,13 +317,9 @@ class _Watcher:
     def _baseline(self) -> dict[str, Tally]:
         """What the old release did before the switch, out of the end of the log."""
         kept = Judge(replace(self.slo, window_seconds=1e9))
-        try:
-            with log_of(self.paths).open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(0, size - _BEFORE_BYTES))
-                lines = file.read(_BEFORE_BYTES).split(b"\n")
-        except OSError:
-            lines = []
+        lines: list[bytes] = []
+        with suppress(OSError):
+            lines, _ = tail(log_of(self.paths))
         for line in lines:
             entry = parse(line)
             if entry and self.known.switched_at - 300 < entry.at < self.known.switched_at:
