@@ -1,6 +1,6 @@
 """Switchyard: blue/green releases of Compose applications on plain Linux VMs.
 
-Modules that run on hosts (the top of the package and `engine`) use Python 3.11's standard library alone.
+Modules that run on hosts (all but those in `control`) use Python 3.11's standard library alone.
 """
 
 PROTOCOL = 1

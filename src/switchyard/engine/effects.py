@@ -208,9 +208,8 @@ def replace_file(
 def exclusive(path: Path, *, wait: float, busy: str | Callable[[], str]) -> Iterator[None]:
     """Hold the lock `path` while the block runs; the kernel frees it when the process dies.
 
-    Waits up to `wait` seconds, then raises `SwitchyardError(busy)` with the exit code for a busy host; `busy` may be
-    asked for then. Raises it, too,
-    when the lock's file cannot be made.
+    Waits up to `wait` seconds, then raises `SwitchyardError(busy)` with the exit code for a busy host; only then is a
+    `busy` that can be called asked for its words. Raises `SwitchyardError`, too, when the lock's file cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Repairs one host of several, alone: what it can know without its coordinator.
 
 Three things are made true: a database here is a whole one, the edge points at what was last proven on it, and what is
-live runs. A colour that is not
-live is left alone, since another edge may still use it; the coordinator's next command settles the rest.
+live runs. A colour that is not live is left alone, since another edge may still use it; the coordinator's next command
+settles the rest.
 """
 
 from collections.abc import Callable

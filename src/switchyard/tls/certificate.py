@@ -25,7 +25,7 @@ class State:
 
     mode: str
     state: str
-    """valid, expiring, expired, mismatched, missing, stand-in, wrong names or not loaded."""
+    """valid, expiring, expired, not yet valid, mismatched, missing, unreadable, stand-in, wrong names or not loaded."""
     message: str
     """What is wrong and what to do, or ''."""
     issuer: str = ""
