@@ -22,8 +22,6 @@ from switchyard.names import AppName
 from switchyard.strict import build
 from switchyard.tls.pairs import Pair
 
-MODES = ("acme", "files", "self_signed")
-
 
 @dataclass(frozen=True)
 class Settings:
