@@ -409,7 +409,7 @@ class World:
 
     def site(self, pointer: Pointer, live: Record, previous: Record | None = None) -> Site:
         """What a pointer file is made from."""
-        return Site(pointer, live, previous, ports.load(), self.host, (self.host.publish_address,))
+        return Site(pointer, live, previous, ports.load(), self.host)
 
     def point(self, pointer: Pointer) -> None:
         """Put a pointer on disk and let the edge read it, as a proven switch leaves it."""

@@ -241,13 +241,10 @@ def test_several_instances_are_ejected_one_by_one_and_one_alone_never(world: Wor
 
 def test_every_app_host_is_in_the_upstream(world: World) -> None:
     live = world.record(1, services={"api": service(instances=2)})
-    base = world.site(Pointer(live.id, "blue"), live)
-    site = Site(base.pointer, live, None, base.plan, world.host, ("10.0.0.5", "fd00::6"))
-    text = site.render()
+    targets = ["10.0.0.5:18000", "10.0.0.5:18002", "[fd00::6]:18000", "[fd00::6]:18002"]
+    text = world.site(Pointer(live.id, "blue", members={"blue": {"api": targets}}), live).render()
     check_structure(text)
-    assert [s.split()[0] for s in upstreams(text)["shop-test.api"]] == [
-        "10.0.0.5:18000", "10.0.0.5:18002", "[fd00::6]:18000", "[fd00::6]:18002",
-    ]  # fmt: skip
+    assert [s.split()[0] for s in upstreams(text)["shop-test.api"]] == targets
 
 
 def test_every_route_goes_to_its_service_with_its_own_read_timeout(world: World) -> None:

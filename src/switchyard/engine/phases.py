@@ -52,7 +52,7 @@ def site_for(paths: AppPaths, host: HostConfig, pointer: Pointer) -> Site:
     live = records.load(paths, pointer.release)
     previous = records.find(paths, pointer.previous)
     plan = {} if pointer.members else ports.load()
-    return Site(pointer, live, previous, plan, host, (host.publish_address,))
+    return Site(pointer, live, previous, plan, host)
 
 
 def prepare(op: Operation, request: Request) -> Record | None:

@@ -73,8 +73,6 @@ class Site:
     previous: Record | None
     plan: Plan
     host: HostConfig
-    app_addresses: tuple[str, ...]
-    """Publish address of each app host."""
 
     @property
     def name(self) -> AppName:
@@ -86,11 +84,7 @@ class Site:
         if colour in self.pointer.members:
             return self.pointer.members[colour].get(service, [])
         count = record.instances[service]
-        return [
-            target
-            for address in self.app_addresses
-            for target in addresses(self.plan, self.name, service, count, colour, address)
-        ]
+        return addresses(self.plan, self.name, service, count, colour, self.host.publish_address)
 
     def live_targets(self, service: str) -> list[str]:
         """The addresses that may answer: the live colour's, and while hosts move one by one the other's, too."""
