@@ -29,7 +29,7 @@ def repair(paths: AppPaths, host: HostConfig, say: Say, *, after: str) -> Switch
         say("recover: the port plan is missing and is read back from Docker")
         ports.rebuild(docker.labelled())
     problem: SwitchyardError | None = None
-    for settle in (restore.settle, _settle_instances, _settle_pointer, _settle_probation, _settle_records):
+    for settle in (restore.settle, start_live, _settle_pointer, _settle_probation, _settle_records):
         try:
             settle(paths, host, say)
         except SwitchyardError as error:
@@ -58,10 +58,6 @@ def is_member(pointer: Pointer, host: HostConfig) -> bool:
     return not pointer.members or any(
         target.rpartition(":")[0].strip("[]") == host.publish_address for target in targets
     )
-
-
-def _settle_instances(paths: AppPaths, host: HostConfig, say: Say) -> None:
-    start_live(paths, host, say)
 
 
 def _settle_records(paths: AppPaths, _host: HostConfig, _say: Say) -> None:
