@@ -191,11 +191,7 @@ def _on_database(verb: str, *options: str) -> Handler:
         if given.get("into") == "live" and not given["confirm"] and sys.stdin.isatty():
             given["confirm"] = input(f"This replaces the live database. Type the name of its host ({transport.host}): ")
         words = [word for option, value in given.items() if value for word in (f"--{option}", value)]
-
-        def say(line: str) -> None:
-            print(line, file=sys.stderr, flush=True)
-
-        result = fleet.operate(transport, [verb, name, *words, "--who", fleet.who()], "", name, say)
+        result = fleet.operate(transport, [verb, name, *words, "--who", fleet.who()], "", name, _say)
         if result["details"]:
             print(result["details"], file=sys.stderr)
         if arguments.json:
