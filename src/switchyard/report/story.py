@@ -14,7 +14,7 @@ from switchyard.names import parse_release_id
 Event = dict[str, Any]
 
 _STEPS = ("end", "live", "bad", "migration")
-_RELEASING = ("deploy", "rollback", "promote")
+_RELEASING = ("deploy", "rollback")
 
 
 def moment(event: Event) -> datetime:
