@@ -11,7 +11,7 @@ from datetime import datetime
 from switchyard import PROTOCOL
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import AppName, check_service, check_version
-from switchyard.strict import build
+from switchyard.strict import build, require
 from switchyard.trust import policy
 from switchyard.trust.policy import ImagePolicy
 
@@ -22,11 +22,6 @@ _URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.:-]{0,253}(/[A-Za-z0-9._~/%+=
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _EXCEPTION = re.compile(r"root|writable_root|new_privileges|cap:[A-Z][A-Z_]+")
-
-
-def _require(condition: bool, where: str, rule: str) -> None:
-    if not condition:
-        raise SwitchyardError(f"{where}: {rule}.", Exit.USAGE)
 
 
 @dataclass(frozen=True)
@@ -230,7 +225,7 @@ def parse(data: object) -> Request:
     request = build(Request, data, "app_")
     _ = request.name
     check_version(request.version)
-    _require(bool(request.services), "app_services", "name at least one service")
+    require(bool(request.services), "app_services", "name at least one service")
     for name, service in request.services.items():
         _check_one_service(request, name, service)
     _check_across(request)
@@ -240,81 +235,81 @@ def parse(data: object) -> Request:
 def _check_one_service(request: Request, name: str, service: Service) -> None:
     where = f"app_services.{name}"
     check_service(name)
-    _require(_IMAGE.fullmatch(service.image) is not None, f"{where}.image", f"'{service.image}' is no image name")
+    require(_IMAGE.fullmatch(service.image) is not None, f"{where}.image", f"'{service.image}' is no image name")
     if service.tag:
         check_version(service.tag)
-    _require(bool(service.tag or service.digest), f"{where}.tag", "a tag or a digest is needed")
+    require(bool(service.tag or service.digest), f"{where}.tag", "a tag or a digest is needed")
     digest_is_valid = not service.digest or _DIGEST.fullmatch(service.digest) is not None
-    _require(digest_is_valid, f"{where}.digest", "a digest is sha256: and 64 hexadecimal digits")
-    _require(0 < service.port < 65536, f"{where}.port", "use a port from 1 to 65535")
-    _require(1 <= service.instances <= 50, f"{where}.instances", "use 1 to 50 instances")
+    require(digest_is_valid, f"{where}.digest", "a digest is sha256: and 64 hexadecimal digits")
+    require(0 < service.port < 65536, f"{where}.port", "use a port from 1 to 65535")
+    require(1 <= service.instances <= 50, f"{where}.instances", "use 1 to 50 instances")
     health = service.health
-    _require(1 <= health.successes <= 100, f"{where}.health.successes", "use 1 to 100")
-    _require(0.01 <= health.interval <= 60, f"{where}.health.interval", "use 0.01 to 60 seconds")
-    _require(0.1 <= health.timeout <= 300, f"{where}.health.timeout", "use 0.1 to 300 seconds")
-    _require(1 <= health.start_timeout <= 3600, f"{where}.health.start_timeout", "use 1 to 3600 seconds")
-    _require(1 <= service.response_timeout <= 86400, f"{where}.response_timeout", "use 1 to 86400 seconds")
-    _require(service.memory_mb >= 6, f"{where}.memory_mb", "use 6 or more: Docker's own minimum")
-    _require(service.uid >= 0, f"{where}.uid", "use a numeric user id")
+    require(1 <= health.successes <= 100, f"{where}.health.successes", "use 1 to 100")
+    require(0.01 <= health.interval <= 60, f"{where}.health.interval", "use 0.01 to 60 seconds")
+    require(0.1 <= health.timeout <= 300, f"{where}.health.timeout", "use 0.1 to 300 seconds")
+    require(1 <= health.start_timeout <= 3600, f"{where}.health.start_timeout", "use 1 to 3600 seconds")
+    require(1 <= service.response_timeout <= 86400, f"{where}.response_timeout", "use 1 to 86400 seconds")
+    require(service.memory_mb >= 6, f"{where}.memory_mb", "use 6 or more: Docker's own minimum")
+    require(service.uid >= 0, f"{where}.uid", "use a numeric user id")
     for exception in service.exceptions:
         is_known = _EXCEPTION.fullmatch(exception) is not None
         rule = f"'{exception}' is none: use root, writable_root, new_privileges or cap:NAME"
-        _require(is_known, f"{where}.exceptions", rule)
+        require(is_known, f"{where}.exceptions", rule)
     confined = service.uid > 0 or "root" in service.exceptions
-    _require(confined, f"{where}.uid", "0 is root: use another user, or declare it with exceptions: [root]")
-    _require(
+    require(confined, f"{where}.uid", "0 is root: use another user, or declare it with exceptions: [root]")
+    require(
         len(set(service.asset_paths)) == len(service.asset_paths), f"{where}.asset_paths", "one path is named twice"
     )
     for path in (service.health.path, *service.routes, *service.asset_paths):
-        _require(_PATH.fullmatch(path) is not None, where, f"'{path}' is no path: start it with a slash")
+        require(_PATH.fullmatch(path) is not None, where, f"'{path}' is no path: start it with a slash")
     for variable in (*service.env, *service.secret_env):
-        _require(_ENV_NAME.fullmatch(variable) is not None, f"{where}.env.{variable}", "is no variable name")
+        require(_ENV_NAME.fullmatch(variable) is not None, f"{where}.env.{variable}", "is no variable name")
     for secret in (*service.secrets, *service.secret_env.values()):
-        _require(secret in request.secrets, f"{where}.secrets", f"secret '{secret}' is not in app_secrets")
+        require(secret in request.secrets, f"{where}.secrets", f"secret '{secret}' is not in app_secrets")
 
 
 def _check_across(request: Request) -> None:
     for name in request.secrets:
-        _require(_ENV_NAME.fullmatch(name) is not None, f"app_secrets.{name}", "is no variable name")
+        require(_ENV_NAME.fullmatch(name) is not None, f"app_secrets.{name}", "is no variable name")
     owner: dict[str, str] = {}
     for name, service in request.services.items():
         for route in service.routes:
-            _require(route not in owner, f"app_services.{name}.routes", f"'{route}' is also {owner.get(route)}'s")
+            require(route not in owner, f"app_services.{name}.routes", f"'{route}' is also {owner.get(route)}'s")
             owner[route] = name
         for path in service.asset_paths:
-            _require(
+            require(
                 route_owner(request, path) == name,
                 f"app_services.{name}.asset_paths",
                 f"'{path}' is not routed here",
             )
     if request.migration:
         known = request.migration.service in request.services
-        _require(known, "app_migration.service", f"'{request.migration.service}' is not in app_services")
-        _require(bool(request.migration.command), "app_migration.command", "name the command as a list")
+        require(known, "app_migration.service", f"'{request.migration.service}' is not in app_services")
+        require(bool(request.migration.command), "app_migration.command", "name the command as a list")
     decisions = ("", "resume", "resolve")
-    _require(request.migration_decision in decisions, "migration", "use resume or resolve")
+    require(request.migration_decision in decisions, "migration", "use resume or resolve")
     for index, test in enumerate(request.smoke_tests):
         where = f"app_smoke_tests[{index}]"
         _check_smoke_test(request, test, where)
         is_path = (
             _PATH.fullmatch(test.path.partition("?")[0]) is not None and test.path.isascii() and " " not in test.path
         )
-        _require(is_path, f"{where}.path", "start it with a slash, and write other characters as %XX")
-        _require(0.1 <= test.timeout <= 300, f"{where}.timeout", "use 0.1 to 300 seconds")
+        require(is_path, f"{where}.path", "start it with a slash, and write other characters as %XX")
+        require(0.1 <= test.timeout <= 300, f"{where}.timeout", "use 0.1 to 300 seconds")
         routed = route_owner(request, test.path) is not None
-        _require(routed, f"app_smoke_tests[{index}].path", f"no service has a route for '{test.path}'")
-    _require(
+        require(routed, f"app_smoke_tests[{index}].path", f"no service has a route for '{test.path}'")
+    require(
         _is_time(request.committed), "app_committed_at", "use ISO 8601 with an offset, as 'git log -1 --format=%cI'"
     )
     _check_judging(request)
     for key, value in (("probation_seconds", request.probation_seconds), ("drain_seconds", request.drain_seconds)):
-        _require(0 <= value <= 86400, f"app_{key}", "use 0 to 86400 seconds")
+        require(0 <= value <= 86400, f"app_{key}", "use 0 to 86400 seconds")
     run_url_is_valid = not request.run_url or _URL.fullmatch(request.run_url) is not None
-    _require(run_url_is_valid, "run_url", "use the https:// address of the job's page")
-    _require(1 <= request.keepalive_seconds <= 86400, "app_keepalive_seconds", "use 1 to 86400 seconds")
-    _require(request.schema_epoch >= 1, "app_schema_epoch", "use 1 or more")
-    _require(request.retain >= 0, "app_retain", "use 0 or more")
-    _require(request.rolling >= 0, "app_rolling", "use 0 or more")
+    require(run_url_is_valid, "run_url", "use the https:// address of the job's page")
+    require(1 <= request.keepalive_seconds <= 86400, "app_keepalive_seconds", "use 1 to 86400 seconds")
+    require(request.schema_epoch >= 1, "app_schema_epoch", "use 1 or more")
+    require(request.retain >= 0, "app_retain", "use 0 or more")
+    require(request.rolling >= 0, "app_rolling", "use 0 or more")
     policy.check(request.image_policy, request.image_override)
 
 
@@ -326,13 +321,13 @@ def _is_time(text: str) -> bool:
 
 
 def _check_smoke_test(request: Request, test: SmokeTest, where: str) -> None:
-    _require(re.fullmatch("[A-Z]{3,10}", test.method) is not None, f"{where}.method", "write it in capitals, as GET")
-    _require(100 <= test.status <= 599, f"{where}.status", "use 100 to 599")
-    _require(test.when in ("before", "after", "both"), f"{where}.when", "use before, after or both")
+    require(re.fullmatch("[A-Z]{3,10}", test.method) is not None, f"{where}.method", "write it in capitals, as GET")
+    require(100 <= test.status <= 599, f"{where}.status", "use 100 to 599")
+    require(test.when in ("before", "after", "both"), f"{where}.when", "use before, after or both")
     known = not test.login or test.login in request.secrets
-    _require(known, f"{where}.login", f"secret '{test.login}' is not in app_secrets")
+    require(known, f"{where}.login", f"secret '{test.login}' is not in app_secrets")
     for name in test.headers:
-        _require(_HEADER.fullmatch(name) is not None, f"{where}.headers.{name}", "is no header's name")
+        require(_HEADER.fullmatch(name) is not None, f"{where}.headers.{name}", "is no header's name")
 
 
 def _check_judging(request: Request) -> None:
@@ -340,25 +335,25 @@ def _check_judging(request: Request) -> None:
     promised: dict[str, Slo | RouteSlo] = {"app_slo": slo}
     promised |= {f"app_slo.routes[{index}]": route for index, route in enumerate(slo.routes)}
     for where, limits in promised.items():
-        _require(0 < limits.error_share <= 1, f"{where}.error_share", "use a share above 0, up to 1")
-        _require(limits.requests >= 1, f"{where}.requests", "use 1 or more")
-        _require(0 < limits.p95_seconds <= 3600, f"{where}.p95_seconds", "use more than 0, up to 3600 seconds")
-    _require(slo.errors >= 1, "app_slo.errors", "use 1 or more")
-    _require(10 <= slo.window_seconds <= 3600, "app_slo.window_seconds", "use 10 to 3600 seconds")
+        require(0 < limits.error_share <= 1, f"{where}.error_share", "use a share above 0, up to 1")
+        require(limits.requests >= 1, f"{where}.requests", "use 1 or more")
+        require(0 < limits.p95_seconds <= 3600, f"{where}.p95_seconds", "use more than 0, up to 3600 seconds")
+    require(slo.errors >= 1, "app_slo.errors", "use 1 or more")
+    require(10 <= slo.window_seconds <= 3600, "app_slo.window_seconds", "use 10 to 3600 seconds")
     for index, route in enumerate(slo.routes):
         routed = route_owner(request, route.path) is not None
-        _require(routed, f"app_slo.routes[{index}].path", f"no service has a route for '{route.path}'")
+        require(routed, f"app_slo.routes[{index}].path", f"no service has a route for '{route.path}'")
     rising = canary.steps == sorted(set(canary.steps)) and all(0 <= step <= 99 for step in canary.steps)
-    _require(rising, "app_canary.steps", "use rising percentages from 0 to 99, such as [5, 25, 50]")
-    _require(1 <= canary.seconds <= 86400, "app_canary.seconds", "use 1 to 86400 seconds")
+    require(rising, "app_canary.steps", "use rising percentages from 0 to 99, such as [5, 25, 50]")
+    require(1 <= canary.seconds <= 86400, "app_canary.seconds", "use 1 to 86400 seconds")
     kind, _, name = canary.key.partition(":")
     known = canary.key == "address" or (kind in ("cookie", "header") and _HEADER.fullmatch(name) is not None)
-    _require(known, "app_canary.key", "use address, cookie:NAME or header:NAME")
-    _require(kind != "cookie" or "-" not in name, "app_canary.key", "Nginx reads no cookie with a '-' in its name")
-    _require(
+    require(known, "app_canary.key", "use address, cookie:NAME or header:NAME")
+    require(kind != "cookie" or "-" not in name, "app_canary.key", "Nginx reads no cookie with a '-' in its name")
+    require(
         not canary.tester or _HEADER.fullmatch(canary.tester) is not None, "app_canary.tester", "is no header's name"
     )
-    _require(request.watch in ("", "detached"), "watch", "use detached, or leave it out")
+    require(request.watch in ("", "detached"), "watch", "use detached, or leave it out")
 
 
 def route_owner(request: Request, path: str) -> str | None:

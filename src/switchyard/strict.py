@@ -16,6 +16,12 @@ def _refuse(where: str, problem: str) -> SwitchyardError:
     return SwitchyardError(f"{where}: {problem}{'' if problem.endswith('?') else '.'}", Exit.USAGE)
 
 
+def require(condition: bool, where: str, rule: str) -> None:
+    """Refuse a value that breaks a rule; raises `SwitchyardError` naming its path and the rule."""
+    if not condition:
+        raise _refuse(where, rule)
+
+
 def _below(where: str, key: object) -> str:
     """The path of a key; a prefix that ends in `_` or is empty is the start of a variable's name."""
     return f"{where}{key}" if not where or where.endswith("_") else f"{where}.{key}"

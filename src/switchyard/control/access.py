@@ -9,6 +9,7 @@ from typing import Any
 
 from switchyard.control.transport import ENGINE
 from switchyard.errors import Exit, SwitchyardError
+from switchyard.strict import require
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 # Type, key, comment; options in front of a key would be options of ours.
@@ -22,13 +23,13 @@ def lines(keys: Sequence[Mapping[str, Any]], app: str) -> str:
     text = "# Placed by Switchyard's role deploy_access; changes here are overwritten.\n"
     for index, key in enumerate(keys):
         where, name = f"deploy_access_keys[{index}]", str(key["name"])
-        _require(_NAME.fullmatch(name) is not None, f"{where}.name", "use lower-case letters, digits and single dashes")
-        _require(names.count(name) == 1, f"{where}.name", f"two keys are named '{name}'")
+        require(_NAME.fullmatch(name) is not None, f"{where}.name", "use lower-case letters, digits and single dashes")
+        require(names.count(name) == 1, f"{where}.name", f"two keys are named '{name}'")
         public = _public(where, key)
         options = ["restrict", f'command="/usr/bin/sudo -n {ENGINE} gate {app} {name}"']
         sources = [str(source) for source in key.get("from") or []]
         for source in sources:
-            _require(_SOURCE.fullmatch(source) is not None, f"{where}.from", f"'{source}' is no address or pattern")
+            require(_SOURCE.fullmatch(source) is not None, f"{where}.from", f"'{source}' is no address or pattern")
         if sources:
             options.append(f'from="{",".join(sources)}"')
         if key.get("expires"):
@@ -79,8 +80,3 @@ def _day(where: str, text: str) -> str:
         return date.fromisoformat(text).strftime("%Y%m%d")
     except ValueError:
         raise SwitchyardError(f"{where}: '{text}' is no day; write it as '2027-03-31'.", Exit.USAGE) from None
-
-
-def _require(condition: bool, where: str, rule: str) -> None:
-    if not condition:
-        raise SwitchyardError(f"{where}: {rule}.", Exit.USAGE)

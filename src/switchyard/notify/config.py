@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from switchyard.errors import Exit, SwitchyardError
-from switchyard.strict import build
+from switchyard.errors import SwitchyardError
+from switchyard.strict import build, require
 
 FILE = Path("/etc/switchyard/notify.json")
 SEVERITIES = ("info", "warning", "critical")
@@ -66,12 +66,12 @@ def load() -> Config:
     for target in config.targets:
         where = f"notify_targets.{target.name}"
         url = urlsplit(target.url)
-        _require(names.count(target.name) == 1, where, "two targets have this name")
-        _require(target.name.replace("-", "").isalnum() and target.name.isascii(), where, "name it a-z, 0-9 and -")
-        _require(url.scheme in ("http", "https") and bool(url.hostname), f"{where}.url", "this is no http(s) URL")
-        _require(target.format in FORMATS, f"{where}.format", f"use one of {', '.join(FORMATS)}")
-        _require(target.severity in SEVERITIES, f"{where}.severity", f"use one of {', '.join(SEVERITIES)}")
-        _require(0.1 <= target.timeout <= 300, f"{where}.timeout", "use 0.1 to 300 seconds")
+        require(names.count(target.name) == 1, where, "two targets have this name")
+        require(target.name.replace("-", "").isalnum() and target.name.isascii(), where, "name it a-z, 0-9 and -")
+        require(url.scheme in ("http", "https") and bool(url.hostname), f"{where}.url", "this is no http(s) URL")
+        require(target.format in FORMATS, f"{where}.format", f"use one of {', '.join(FORMATS)}")
+        require(target.severity in SEVERITIES, f"{where}.severity", f"use one of {', '.join(SEVERITIES)}")
+        require(0.1 <= target.timeout <= 300, f"{where}.timeout", "use 0.1 to 300 seconds")
     check_heartbeat(config.heartbeat_url, config.heartbeat_seconds)
     return config
 
@@ -80,10 +80,5 @@ def check_heartbeat(url: str, seconds: float) -> None:
     """Refuse what no heartbeat can be sent to, or how often; raises `SwitchyardError` naming the variable."""
     parts = urlsplit(url)
     plain = not url or (parts.scheme in ("http", "https") and bool(parts.hostname))
-    _require(plain, "notify_heartbeat_url", "this is no http(s) URL")
-    _require(1 <= seconds <= 86_400, "notify_heartbeat_seconds", "use 1 to 86400 seconds")
-
-
-def _require(condition: bool, where: str, rule: str) -> None:
-    if not condition:
-        raise SwitchyardError(f"{where}: {rule}.", Exit.USAGE)
+    require(plain, "notify_heartbeat_url", "this is no http(s) URL")
+    require(1 <= seconds <= 86_400, "notify_heartbeat_seconds", "use 1 to 86400 seconds")
