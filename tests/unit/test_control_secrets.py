@@ -29,7 +29,8 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "inventories" / "group_vars" / "all").mkdir()
     (folder / "postgres.yml").write_text('postgres_app_password: "{{ vault_postgres_app_password }}"\n')
     (folder / "docker.yml").write_text('x: "{{ vault_registry_password }}"  # not vault_commented_out\n')
-    (folder / "vault.yml.example").write_text('---\n# Fill in.\nvault_postgres_app_password: ""\n')
+    empty = "".join(f'{name}: ""\n' for name in (PASSWORD, "vault_backup_passphrase", "vault_registry_password"))
+    (folder / "vault.yml.example").write_text(f"---\n# Fill in.\n{empty}")
     (tmp_path / "password").write_text("vault-password\n")
     return tmp_path
 
@@ -91,7 +92,9 @@ def test_a_new_vault_has_strong_passwords_and_the_environments_own_id(project: P
     vault = open_vault(project)
     assert vault.create()
     assert vault.path.read_text().startswith("$ANSIBLE_VAULT;1.2;AES256;staging\n")
-    assert len(yaml.safe_load(vault.read())[PASSWORD]) == secrets.LENGTH
+    made = yaml.safe_load(vault.read())
+    assert len(made[PASSWORD]) == len(made["vault_backup_passphrase"]) == secrets.LENGTH
+    assert made[PASSWORD] != made["vault_backup_passphrase"] and made["vault_registry_password"] == ""
     assert not open_vault(project).create()
     assert [path.name for path in vault.folder.iterdir() if path.name.startswith(".")] == []
 

@@ -36,7 +36,7 @@ def _edit(arguments: argparse.Namespace) -> int:
 
     vault = Vault(arguments.environment, arguments.vault_id)
     if vault.create():
-        print(f"secrets: made {vault.path}, with new passwords for the database")
+        print(f"secrets: made {vault.path}, with new passwords for the database and its backups")
     return vault.edit()
 
 

@@ -34,6 +34,8 @@ PASSWORD, OLD, LOGIN = "vault_postgres_app_password", "vault_postgres_app_passwo
 _HEADER = re.compile(r"\$ANSIBLE_VAULT;1\.[12];AES256(?:;(?P<id>\S+))?\n")
 _REFERENCE = re.compile(r"\bvault_[a-z0-9_]+\b")
 _WEAK = 16
+_OURS = ("vault_postgres_", "vault_backup_passphrase")
+"""How names begin whose values nobody else gives out."""
 
 
 def new_value() -> str:
@@ -169,12 +171,15 @@ class Vault:
         )
 
     def create(self) -> bool:
-        """Make the vault from its example, with new passwords for the database; tells whether there was none."""
+        """Make the vault from its example, with new passwords for the database and its backups.
+
+        Tells whether there was none.
+        """
         if self.path.exists():
             return False
         example = self.folder / "vault.yml.example"
         text = example.read_text() if example.is_file() else "---\n"
-        empty = [name for name, value in _load(text).items() if name.startswith("vault_postgres_") and not value]
+        empty = [name for name, value in _load(text).items() if name.startswith(_OURS) and not value]
         # What the example says about itself is done now.
         body = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
         self.write(with_values(body, {name: new_value() for name in empty}))
