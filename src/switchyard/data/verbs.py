@@ -60,6 +60,8 @@ def _complain(text: str) -> None:
 def _prepare(arguments: argparse.Namespace) -> int:
     from switchyard.data import backup, settings
 
+    if arguments.check and not _is_set_up(arguments, replica=False):
+        return _would_set_up(arguments)
     report = backup.prepare(settings.load(app_name(arguments.app)), _complain, check_only=arguments.check)
     show(arguments, report, str(report["message"]))
     return 0
@@ -68,9 +70,25 @@ def _prepare(arguments: argparse.Namespace) -> int:
 def _replica_prepare(arguments: argparse.Namespace) -> int:
     from switchyard.data import replica, settings
 
+    if arguments.check and not _is_set_up(arguments, replica=True):
+        return _would_set_up(arguments)
     found = settings.load(app_name(arguments.app), replica=True)
     report = replica.prepare(found, _complain, check_only=arguments.check)
     show(arguments, report, str(report["message"]))
+    return 0
+
+
+def _is_set_up(arguments: argparse.Namespace, *, replica: bool) -> bool:
+    from switchyard.data import settings
+
+    found = settings.find(app_name(arguments.app))
+    return found is not None and found.replica == replica
+
+
+def _would_set_up(arguments: argparse.Namespace) -> int:
+    """In check mode the role only says that it would place the settings that this stands on."""
+    message = "the settings would be placed first"
+    show(arguments, {"changed": True, "state": "", "message": message}, message)
     return 0
 
 
@@ -89,6 +107,9 @@ def _job(arguments: argparse.Namespace) -> int:
     found = settings.find(AppName.parse(arguments.app))
     if found is None:
         _say(f"{arguments.app} has no backup any more.")
+        return 0
+    if found.replica:
+        _say(f"{arguments.app} is a replica on this host: its backups are the primary's.")
         return 0
     jobs.run_job(found, arguments.job, _say)
     return 0
