@@ -76,6 +76,12 @@ def test_a_replica_reaches_its_primary_and_the_application_both() -> None:
     ]
 
 
+def test_prometheus_reaches_the_exporters_of_every_host() -> None:
+    assert let_in({"firewall_monitoring_addresses": ["192.0.2.7"]})[1:] == [
+        "ip saddr 192.0.2.7 tcp dport { 9100, 9113, 9187 } accept"
+    ]
+
+
 def test_other_hosts_are_known_by_every_address_of_the_inventory() -> None:
     hostvars = {
         "a": {"ansible_host": "203.0.113.1", "app_publish_address": "127.0.0.1"},
