@@ -175,7 +175,7 @@ def test_the_page_of_maintenance_comes_before_the_one_of_errors() -> None:
 def test_the_preview_is_off_and_its_secret_is_in_a_file_of_its_own() -> None:
     off = files(EDGE)["sites/shop-staging.conf"]
     assert 'set $switchyard_preview "";' in off and ".preview" not in off
-    assert render("edge", "__edge_secret_files", EDGE) == {"sites/shop-staging.preview": None}
+    assert render("edge", "__edge_secret_files", EDGE)["sites/shop-staging.preview"] is None
     given = TLS | {"edge_preview_secret": "s" * 32}
     assert "s" * 32 not in "".join(files(given).values())
     site = files(given)["sites/shop-staging.conf"]
@@ -184,3 +184,10 @@ def test_the_preview_is_off_and_its_secret_is_in_a_file_of_its_own() -> None:
     secret = render("edge", "__edge_secret_files", given)["sites/shop-staging.preview"]
     assert f'if ($http_x_switchyard_preview = "{"s" * 32}")' in secret
     assert 'proxy_set_header X-Switchyard-Preview "";' in files(given)["proxy.conf"]
+
+
+def test_who_may_see_the_report_is_removed_with_the_last_login_and_shown_to_nobody() -> None:
+    assert render("edge", "__edge_secret_files", EDGE)["sites/shop-staging.users"] is None
+    given = TLS | {"edge_report_users": {"ops": "$6$hash"}}
+    assert "$6$hash" not in "".join(files(given).values())
+    assert "ops:$6$hash" in render("edge", "__edge_secret_files", given)["sites/shop-staging.users"]

@@ -114,12 +114,13 @@ def check_live(pid: int) -> None:
 
 
 def _is_secret(name: str) -> bool:
-    """Whether a file of the edge's tree holds a secret: root alone reads it, and no difference shows it."""
-    return name.endswith(".preview")
+    """Whether a file of the edge's tree holds secrets or their hashes: no difference shows it."""
+    return name.endswith((".preview", ".users"))
 
 
 def _mode(name: str) -> int:
-    return 0o600 if _is_secret(name) else 0o644
+    # Nginx's master reads its configuration as root; the workers, who are somebody else, read who may see the report.
+    return 0o600 if name.endswith(".preview") else 0o644
 
 
 def _shown(name: str, text: str | None) -> str:

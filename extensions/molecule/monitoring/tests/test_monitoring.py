@@ -20,6 +20,11 @@ def test_nothing_listens_outside_the_loopback(host: Host) -> None:
     assert all(line.split()[3].startswith("127.0.0.1:") for line in listening)
 
 
+def test_who_is_told_is_root_s_business(host: Host) -> None:
+    for name in ("prometheus", "alertmanager"):
+        assert host.run(f"cat /etc/prometheus/{name}.yml").rc != 0
+
+
 def test_the_rules_are_loaded_and_the_host_is_asked(host: Host) -> None:
     groups = json.loads(host.check_output(ASK.format("/api/v1/rules")))["data"]["groups"]
     assert {group["name"] for group in groups} == {"users", "releases", "host", "backups", "postgres"}
