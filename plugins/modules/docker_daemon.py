@@ -57,6 +57,7 @@ from ansible_collections.switchyard.stack.plugins.module_utils.placing import Pl
 CONFIG = "/etc/docker/daemon.json"
 # In /run, so that a reboot, which restarts the daemon anyway, forgets it.
 WAITING = Path("/run/switchyard-docker-restart")
+# A reload takes up what these say; that one of them is gone, the daemon notices at a restart only.
 _RELOADABLE = {"insecure-registries", "registry-mirrors", "live-restore", "debug", "labels", "shutdown-timeout"}
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     text = json.dumps(wanted, indent=2, sort_keys=True) + "\n"
     placing.file(CONFIG, text, validate="dockerd --validate --config-file %s" if installed else "")
     containers = running and bool(module.run_command(["docker", "ps", "--quiet"])[1].strip())
-    restart_due = running and (bool(different - _RELOADABLE) or _is_waiting())
+    restart_due = running and (bool(different - (_RELOADABLE & wanted.keys())) or _is_waiting())
     may_restart = not containers or module.params["restart"]
     result = placing.report() | {"restart_needed": restart_due and not may_restart}
     result["changed"] = placing.changed or (restart_due and may_restart)
