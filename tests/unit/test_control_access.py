@@ -48,6 +48,19 @@ def test_names_are_unique_and_no_key_opens_a_shell_as_well() -> None:
     with pytest.raises(SwitchyardError, match="two keys are named 'hub'"):
         access.lines([key(), key()], "shop-test")
     access.check([key()], ["ssh-ed25519 AAAAother me"])
+
+
+@pytest.mark.parametrize("entry", [PUBLIC, f"{PUBLIC} you@example.com", f'from="192.0.2.1",command="a b" {PUBLIC} me\n'])
+def test_a_line_of_authorized_keys_is_one(entry: str) -> None:
+    access.check_shell_keys([PUBLIC, entry])
+
+
+@pytest.mark.parametrize(
+    "entry", ["~/.ssh/id_ed25519.pub", "ssh-ed25519", "ssh-ed25519 !", "AAAAC3Nz", f"{PUBLIC[:30]}\n{PUBLIC[30:]}", ""]
+)
+def test_what_is_none_is_named_before_it_replaces_keys_that_work(entry: str) -> None:
+    with pytest.raises(SwitchyardError, match=r"host_deploy_authorized_keys\[1\]: give one public key"):
+        access.check_shell_keys([PUBLIC, entry])
     with pytest.raises(SwitchyardError, match="opens a shell"):
         access.check([key()], [f"{PUBLIC} me@example.com"])
 

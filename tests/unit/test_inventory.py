@@ -201,6 +201,7 @@ def test_what_roles_need_is_asked_for() -> None:
         ({"app_smoke_tests": [{"path": "x"}]}, "app_smoke_tests[0].path: start it with a slash"),
         ({"app_migration": {"service": "ap", "command": ["x"]}}, "app_migration.service: 'ap' is not in app_services"),
         ({"host_deploy_authorized_keys": []}, "name at least one public key"),
+        ({"ansible_user": "deploy"}, "host_deploy_user is 'deploy', who is ansible_user, too"),
         ({"edge_server_names": []}, "name at least one host name"),
         ({"edge_tls": "files"}, "needs edge_tls_certificate and edge_tls_key"),
         ({"edge_redirect_http": True}, "edge_redirect_http needs edge_tls"),

@@ -1,6 +1,7 @@
 """Bad input through the real entry points: one sentence, exit code 2, and no host is asked for anything."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,14 @@ class Project:
 def copy_inventories(folder: Path) -> Project:
     project = Project(folder)
     shutil.copytree(ROOT / "inventories", project.inventories)
+    name_people(project)
     return project
+
+
+def name_people(project: Project) -> None:
+    """Put a key where the examples say that one belongs."""
+    for file in project.inventories.glob("group_vars/env_*/host.yml"):
+        file.write_text(re.sub(r"AAAAC3\w*REPLACEME\w*", "AAAAC3NzaC1lZDI1NTE5AAAAIPublic0", file.read_text()))
 
 
 @pytest.fixture(name="project")
@@ -79,6 +87,12 @@ def refused(project: Project, *words: str, playbook: str = "deploy.yml") -> str:
     assert not project.contacted, out
     assert "Traceback" not in out
     return out
+
+
+def test_the_examples_key_is_nobodys(project: Project) -> None:
+    shutil.copy(ROOT / "inventories/group_vars/env_staging/host.yml", project.staging / "host.yml")
+    out = refused(project, "-e", "env=staging", playbook="provision.yml")
+    assert "host_deploy_authorized_keys[0]: give one public key as ssh-keygen wrote it" in out
 
 
 @pytest.mark.parametrize("playbook", ["deploy.yml", "provision.yml"])

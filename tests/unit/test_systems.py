@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.systems import CASES, EXAMPLES, SYSTEMS, lay_over
-from tests.unit.test_inventory_playbooks import ROOT, copy_inventories
+from tests.unit.test_inventory_playbooks import ROOT, copy_inventories, name_people
 
 CHECK = "playbooks/select_environment.yml"
 """What every playbook begins with: each variable is checked, and no host is asked."""
@@ -22,6 +22,7 @@ def test_the_five_systems_are_there_and_told_of() -> None:
 def test_an_overlay_is_all_that_a_system_needs(tmp_path: Path, system: str, environment: str) -> None:
     project = copy_inventories(tmp_path)
     lay_over(system, project.inventories)
+    name_people(project)
     code, out = project.play("-e", f"env={environment}", playbook=CHECK)
     assert code == 0, out
 

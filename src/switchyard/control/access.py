@@ -13,6 +13,7 @@ from switchyard.strict import require
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 # Type, key, comment; options in front of a key would be options of ours.
+_KIND = re.compile(r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+")
 _KEY = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*)(?: [^\x00-\x1f\"]*)?")
 _SOURCE = re.compile(r"!?[A-Za-z0-9.:/*?-]+")
 
@@ -54,13 +55,25 @@ def fingerprints(keys: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _public(where: str, key: Mapping[str, Any]) -> str:
     """Type and material of a key, without its comment; raises `SwitchyardError` when it is none."""
     public = _KEY.fullmatch(str(key["key"]).strip())
-    try:
-        if public is not None:
-            base64.b64decode(public[1].split()[1], validate=True)
-            return public[1]
-    except ValueError:
-        pass
+    if public is not None and _is_key(public[1].split()[1]):
+        return public[1]
     raise SwitchyardError(f"{where}.key: give one public key without options, as ssh-keygen wrote it.", Exit.USAGE)
+
+
+def check_shell_keys(entries: Sequence[str]) -> None:
+    """Refuse what is no line of authorized_keys, options included: it would replace the keys that work today.
+
+    Raises `SwitchyardError` naming the entry.
+    """
+    for index, entry in enumerate(entries):
+        words = str(entry).split()
+        kinds = [number for number, word in enumerate(words) if _KIND.fullmatch(word)]
+        material = words[kinds[0] + 1] if kinds and kinds[0] + 1 < len(words) else ""
+        _require(
+            "\n" not in str(entry).strip() and _is_key(material),
+            f"host_deploy_authorized_keys[{index}]",
+            "give one public key as ssh-keygen wrote it, on one line (a file's text, not its name)",
+        )
 
 
 def check(keys: Sequence[Mapping[str, Any]], opens_a_shell: Iterable[str]) -> None:
@@ -73,6 +86,14 @@ def check(keys: Sequence[Mapping[str, Any]], opens_a_shell: Iterable[str]) -> No
                 "a key for the CI system alone.",
                 Exit.USAGE,
             )
+
+
+def _is_key(material: str) -> bool:
+    """Whether it is a key's material: base64 that begins with the length of its type (RFC 4253, section 6.6)."""
+    try:
+        return base64.b64decode(material, validate=True).startswith(b"\0\0\0")
+    except ValueError:
+        return False
 
 
 def _day(where: str, text: str) -> str:

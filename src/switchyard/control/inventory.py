@@ -179,6 +179,11 @@ def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[st
     problems = []
     if not values["host_deploy_authorized_keys"]:
         problems.append("host_deploy_authorized_keys is empty: name at least one public key, or nobody can deploy.")
+    if values.get("ansible_user") == values["host_deploy_user"]:
+        problems.append(
+            f"host_deploy_user is '{values['host_deploy_user']}', who is ansible_user, too: it would lose its password and "
+            "its keys. Releases need a user of their own."
+        )
     if values["engine_port_first"] >= values["engine_port_last"]:
         problems.append("engine_port_last has to be above engine_port_first.")
     problems += _check_firewall(values)
@@ -193,6 +198,7 @@ def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[st
     problems += _check_monitoring(values, hosts)
     problems += _check_watch(values)
     try:
+        access.check_shell_keys(values["host_deploy_authorized_keys"])
         access.lines(values["deploy_access_keys"], values["app_name"])
         access.check(values["deploy_access_keys"], values["host_deploy_authorized_keys"])
         version, decision, override = extra.get("version"), extra.get("migration", ""), extra.get("image_override", "")
