@@ -8,7 +8,13 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-_NAMES = ("host_private_address", "app_publish_address", "postgres_publish_address", "monitoring_address", "ansible_host")
+_NAMES = (
+    "host_private_address",
+    "app_publish_address",
+    "postgres_publish_address",
+    "monitoring_address",
+    "ansible_host",
+)
 
 
 def addresses(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -45,7 +45,13 @@ RETURN = r""" # """
 
 from ansible.module_utils.basic import AnsibleModule
 
-_DONE = {"daemon-reload": "read again", "enable": "enabled", "start": "started", "disable": "disabled", "stop": "stopped"}
+_DONE = {
+    "daemon-reload": "read again",
+    "enable": "enabled",
+    "start": "started",
+    "disable": "disabled",
+    "stop": "stopped",
+}
 
 
 class _Systemd:

@@ -50,7 +50,9 @@ def test_names_are_unique_and_no_key_opens_a_shell_as_well() -> None:
     access.check([key()], ["ssh-ed25519 AAAAother me"])
 
 
-@pytest.mark.parametrize("entry", [PUBLIC, f"{PUBLIC} you@example.com", f'from="192.0.2.1",command="a b" {PUBLIC} me\n'])
+@pytest.mark.parametrize(
+    "entry", [PUBLIC, f"{PUBLIC} you@example.com", f'from="192.0.2.1",command="a b" {PUBLIC} me\n']
+)
 def test_a_line_of_authorized_keys_is_one(entry: str) -> None:
     access.check_shell_keys([PUBLIC, entry])
 

@@ -69,7 +69,7 @@ def check_shell_keys(entries: Sequence[str]) -> None:
         words = str(entry).split()
         kinds = [number for number, word in enumerate(words) if _KIND.fullmatch(word)]
         material = words[kinds[0] + 1] if kinds and kinds[0] + 1 < len(words) else ""
-        _require(
+        require(
             "\n" not in str(entry).strip() and _is_key(material),
             f"host_deploy_authorized_keys[{index}]",
             "give one public key as ssh-keygen wrote it, on one line (a file's text, not its name)",

@@ -181,8 +181,8 @@ def check_together(values: Mapping[str, Any], hosts: Topology, extra: Mapping[st
         problems.append("host_deploy_authorized_keys is empty: name at least one public key, or nobody can deploy.")
     if values.get("ansible_user") == values["host_deploy_user"]:
         problems.append(
-            f"host_deploy_user is '{values['host_deploy_user']}', who is ansible_user, too: it would lose its password and "
-            "its keys. Releases need a user of their own."
+            f"host_deploy_user is '{values['host_deploy_user']}', who is ansible_user, too: it would lose its password "
+            "and its keys. Releases need a user of their own."
         )
     if values["engine_port_first"] >= values["engine_port_last"]:
         problems.append("engine_port_last has to be above engine_port_first.")
