@@ -312,7 +312,7 @@ def _load(lab: FleetLab, edge: str = "fleet-edge-1") -> LoadProcess:
 def edges(bench: Bench) -> None:
     """The control machine dies between two edges, again and again; the next command converges."""
     control, bad = _control(), list[str]()
-    mixed, lost, sent, waits = 0, 0, 0, list[float]()
+    mixed, lost, sent, waits, took = 0, 0, 0, list[float](), list[float]()
     for version in VERSIONS:
         control.must(control.deploy(version))
     loads = [_load(control.lab, edge) for edge in control.lab.groups["edge"]]
@@ -324,13 +324,15 @@ def edges(bench: Bench) -> None:
             _dies_between(control, new, second)
             report = survey.survey(control.members(), APP)
             mixed += report["mixed"]
-            began = time.monotonic()
             again = partial(control.deploy, new) if number % 4 < 2 else partial(control.rollback, old)
+            began = asked = time.monotonic()
             done = again()
-            while done["code"] == 3 and time.monotonic() - began < LEASE_SECONDS + 30:
+            while done["code"] == 3 and asked - began < LEASE_SECONDS + 30:
                 time.sleep(2)
+                asked = time.monotonic()
                 done = again()
-            waits.append(time.monotonic() - began)
+            waits.append(asked - began)
+            took.append(time.monotonic() - asked)
             if done["code"] not in (0, 11) or len(control.serves()) != 1:
                 bad.append(f"{number}: {done['message']} {control.serves()}")
             bench.say(
@@ -342,8 +344,8 @@ def edges(bench: Bench) -> None:
             account = load.stop()
             lost, sent = lost + account.lost, sent + account.sent
     bench.add("two edges, control killed between them: status says mixed", mixed, KILLS, "times", want=">=")
-    note = f"the command that converges included; the lease is of {LEASE_SECONDS} s"
-    bench.add("two edges: longest wait for a dead control machine", max(waits), LEASE_SECONDS + 30, "s", note=note)
+    note = f"until a command is let in; the lease is of {LEASE_SECONDS} s. It then took {max(took):.0f} s at the most"
+    bench.add("two edges: longest wait for a dead control machine", max(waits), LEASE_SECONDS + 10, "s", note=note)
     bench.add("two edges: next command does not converge", len(bad), 0, "times", note="; ".join(bad)[:300])
     bench.add("two edges: lost", lost, 0, "requests", note=f"of {sent}")
 
