@@ -909,6 +909,63 @@ def test_a_rollback_ends_a_canary_that_waits_and_one_edge_is_never_aborted_alone
     assert shares(pair) == [100, 100]
 
 
+def test_from_a_canary_every_edge_leaves_it_before_an_older_release_is_started(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    pair.deploy("1.1.0")
+    seen: list[tuple[str, str, list[int]]] = []
+
+    def look(what: dict[str, Any]) -> str:
+        if what["verb"] in ("drain", "start"):
+            seen.append((what["verb"], pair.serves(EDGE_1) + pair.serves(EDGE_2), shares(pair)))
+        return ""
+
+    done: list[dict[str, Any]] = []
+
+    def go_back() -> None:
+        pair.clock.on_sleep = lambda: None
+        for host in (EDGE_1, APP_1):
+            pair.wires[host].cut = look
+        done.append(pair.rollback("1.0.0"))
+
+    while_waiting(pair, go_back)
+    pair.deploy("1.2.0", canary=MANUAL)
+    assert done[0]["code"] == 0, pair.said
+    assert seen == [("drain", "1.1.01.1.0", [100, 100]), ("start", "1.1.01.1.0", [100, 100])]
+    whole(pair, "1.0.0")
+    assert {pair.runs(app, "green") for app in (APP_1, APP_2)} == {"1.1.0"}
+    lives = [event["release"] for event in pair.history(EDGE_2) if event["event"] == "live"]
+    assert lives[-3:] == ["0003-1.2.0", "0002-1.1.0", "0001-1.0.0"]
+    assert not [event for event in pair.history(EDGE_1) if event["event"] == "bad"]
+
+
+@pytest.mark.parametrize("second", [EDGE_1, EDGE_2])
+@pytest.mark.parametrize("again", ["", "1.0.0"])
+def test_a_rollback_that_dies_while_edges_leave_a_canary_never_gives_it_to_everybody(
+    pair: Fleet, second: str, again: str
+) -> None:
+    pair.deploy("1.0.0")
+    pair.deploy("1.1.0")
+
+    def die(what: dict[str, Any]) -> str:
+        if what["verb"] == "promote":
+            raise Killed
+        return ""
+
+    for edge in (EDGE_1, EDGE_2):
+        pair.wires[edge].cut = die
+    with pytest.raises(Killed):
+        pair.deploy("1.2.0", canary=CANARY)
+    assert shares(pair) == [5, 5]
+    heal(pair)
+    pair.expire()
+    pair.wires[second].cut = dying_at(pair, "switch")
+    assert pair.rollback("1.0.0")["code"] != 0
+    heal(pair)
+    pair.expire()
+    assert pair.rollback(again)["code"] == 0, pair.said
+    whole(pair, again or "1.1.0")
+
+
 def test_a_promotion_of_another_step_or_release_is_no_promotion(pair: Fleet) -> None:
     pair.deploy("1.0.0")
     others = iter([("0001-1.0.0", 50), ("0002-1.1.0", 5), ("0002-1.1.0", 100), ("0003-1.2.0", 50)])

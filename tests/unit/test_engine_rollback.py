@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switchyard.engine import docker, lease, records
+from switchyard.engine import colour, docker, lease, phases, records
 from switchyard.engine.rollback import choose, rollback
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import Colour
+from switchyard.report.story import stays
 from tests.unit.engine_world import MEMORY, OPERATION, QUICK, World, make_world
 
 A, B, C = "0001-1.0.0", "0002-2.0.0", "0003-3.0.0"
@@ -255,6 +256,69 @@ def test_a_deploy_at_work_is_not_ended(world: World) -> None:
     world.begun(identity="20260101T000000-000000")
     assert go_back(world)[0] == Exit.BUSY
     assert world.docker.serving() == B
+
+
+def canary(world: World) -> World:
+    """C has 5 % of the clients on blue, B has the others on green, and A runs nowhere."""
+    deployed(world, 1, 2, 3)
+    world.point(Pointer(C, "blue", B, probation=True, share=5))
+    return world
+
+
+def test_from_a_canary_every_client_has_the_old_release_again_before_an_older_one_is_started(world: World) -> None:
+    seen: list[tuple[Pointer | None, str]] = []
+    start = canary(world).docker._compose
+
+    def compose(argv: list[str], env: dict[str, str]) -> tuple[int, str, str]:
+        seen.append((world.pointer(), env["SWITCHYARD_COLOUR"]))
+        return start(argv, env)
+
+    world.docker._compose = compose  # type: ignore[method-assign]
+    assert go_back(world, "1.0.0") == (0, f"{A} is live again on blue; {B} stays warm on green.")
+    assert seen == [(Pointer(B, "green", C), "blue")]
+    assert (world.docker.serving(), world.pointer()) == (A, Pointer(A, "blue", B))
+    assert [event["release"] for event in world.ledger().of("live")][-2:] == [B, A]
+    assert world.ledger().bad() == {}
+    assert [(stay.release, stay.kind) for stay in stays(world.ledger().events)][-2:] == [
+        (B, "rollback"), (A, "rollback"),
+    ]  # fmt: skip
+
+
+def test_an_older_release_that_is_not_healthy_leaves_the_canary_and_takes_nobody_with_it(world: World) -> None:
+    canary(world).docker.sick = {A}
+    code, message = go_back(world, "1.0.0")
+    assert code == Exit.UNHEALTHY and message.endswith("The live release serves on.")
+    assert world.docker.serving() == B
+    assert colour.release_in(world.paths.name, "green") == (B, True)
+    assert colour.release_in(world.paths.name, "blue") == (C, True)
+    assert world.ledger().last_live() == (B, "green")
+
+
+def test_when_the_old_release_does_not_answer_the_canary_stays_and_nothing_is_started(world: World) -> None:
+    canary(world).docker.sick = {B}
+    assert go_back(world, "1.0.0")[0] == Exit.REVERTED
+    assert world.pointer() == Pointer(C, "blue", B, probation=True, share=5)
+    assert world.ran("docker", "compose") == []
+
+
+@pytest.mark.parametrize("wanted", ["", "1.0.0"])
+def test_a_canary_whose_other_clients_have_a_release_without_a_record_is_not_left(world: World, wanted: str) -> None:
+    canary(world)
+    records.remove(records.load(world.paths, B))
+    error = refusal(world, wanted)
+    assert error.code is Exit.UNKNOWN_RELEASE
+    assert error.message == (
+        f"{B} has the clients that the canary {C} has not, and its record is gone, so nothing can take its place: give "
+        f"{C} every client with 'switchyard promote', then go back."
+    )
+
+
+def test_nothing_is_started_by_hand_where_a_canary_left_the_other_clients(world: World) -> None:
+    canary(world)
+    with pytest.raises(SwitchyardError) as error:
+        phases.start(world.begun(), records.load(world.paths, A))
+    assert error.value.code is Exit.BUSY
+    assert world.ran("docker") == []
 
 
 def test_a_switch_that_cannot_be_proven_is_put_back(world: World) -> None:

@@ -171,6 +171,9 @@ class Coordinator:
         mine, *others = [self._hosts.facts[edge]["pointer"] for edge in self._hosts.edges]
         if not any(p and mine and p["release"] != mine["release"] == p["previous"] for p in others):
             return ""
+        if mine.get("share", 100) < 100:
+            # A canary is nothing to stay with: most clients never had it.
+            return ""
         release = str(mine["release"])
         return release if not wanted or names_release(wanted, release) else ""
 
@@ -182,6 +185,8 @@ class Coordinator:
         if not self._edges.follow_verdict() and (live.rolling or target == live.release):
             self._align()
         live = self._edges.live or live
+        if live.is_canary and target != live.previous:
+            live = self._leave_canary(live)
         if target == live.release:
             self._result.colour, self._result.changed = live.colour, True
             return "rolled back"
@@ -194,6 +199,14 @@ class Coordinator:
         targets = self._start(target, colour)
         self._edges.switch(self._edges.pointer(target, colour, targets))
         return "rolled back"
+
+    def _leave_canary(self, canary: Pointer) -> Pointer:
+        """Give every client the release that most of them have; only then does the canary's colour belong to nobody."""
+        old, colour = canary.previous, other(canary.colour)
+        self._hosts.say(f"rollback: {canary.release} is a canary; every client goes back to {old} first")
+        back = self._edges.pointer(old, colour, self._edges.targets_of(colour))
+        self._edges.switch(back)
+        return back
 
     # Putting right
 

@@ -173,7 +173,13 @@ def _require_environment(record: Record, service: str) -> None:
 
 def start(op: Operation, record: Record, colour: Colour | None = None) -> None:
     """Bring the release up in the idle colour (draining what is warm there) and wait until all of it is healthy."""
-    idle, plan = colour or idle_colour(op.paths), ports.load()
+    idle, plan, pointer = colour or idle_colour(op.paths), ports.load(), live_pointer(op.paths)
+    if colour is None and pointer and pointer.is_canary and record.id != pointer.previous:
+        raise SwitchyardError(
+            f"{pointer.previous} on {idle} has the clients that the canary {pointer.release} has not, and is not "
+            "replaced: go back with scripts/rollback.sh, or promote the canary.",
+            Exit.BUSY,
+        )
     targets = colours.targets(record, idle, plan, op.host)
     resident, running = colours.release_in(op.paths.name, idle)
     if running and resident not in ("", record.id):

@@ -12,7 +12,8 @@ from switchyard.names import Colour, names_release, other
 def rollback(op: Operation, wanted: str) -> None:
     """Make an earlier release live again; `wanted` is a version, a release id, or '' for the previous good one.
 
-    Warm (still running in the other colour): a pointer flip. Older: started from its record and its local image.
+    Warm (still running in the other colour): a pointer flip. Older: started from its record and its local image, and
+    never where users are: both colours of a canary have some.
     """
     try:
         with op.exclusively():
@@ -26,9 +27,11 @@ def rollback(op: Operation, wanted: str) -> None:
             target = choose(op, pointer, wanted)
             op.begin(target.version, take_over=True)
             op.result.release = target.id
-            idle = other(pointer.colour)
             with op.phase("preflight"):
                 edge.check_live(edge.master_pid())
+            if pointer.is_canary and target.id != pointer.previous:
+                pointer = _leave_canary(op, pointer)
+            idle = other(pointer.colour)
             if is_warm(op, target, idle):
                 op.say(f"rollback: {target.id} is warm on {idle}")
                 with op.phase("verify"):
@@ -52,6 +55,14 @@ def is_warm(op: Operation, target: Record, idle: Colour) -> bool:
     return colours.release_in(op.paths.name, idle) == (target.id, True)
 
 
+def _leave_canary(op: Operation, canary: Pointer) -> Pointer:
+    """Give every client the release that most of them have; only then does the canary's colour belong to nobody."""
+    with op.phase("canary"):
+        op.say(f"rollback: {canary.release} is a canary; every client goes back to {canary.previous} first")
+        phases.switch(op, records.load(op.paths, canary.previous), other(canary.colour), probation=False)
+    return Pointer(canary.previous, other(canary.colour), canary.release)
+
+
 def _start_cold(op: Operation, target: Record, idle: Colour) -> None:
     try:
         with op.phase("pull"):
@@ -72,6 +83,13 @@ def _start_cold(op: Operation, target: Record, idle: Colour) -> None:
 def choose(op: Operation, pointer: Pointer, wanted: str) -> Record:
     """Find the record to go back to; refuses, each with its own exit code, what must not be gone back to."""
     known, good = records.ids(op.paths), _good(op)
+    if pointer.is_canary and pointer.previous not in known:
+        # No pointer can name that release any more, so its clients could not be kept while its colour is replaced.
+        raise SwitchyardError(
+            f"{pointer.previous} has the clients that the canary {pointer.release} has not, and its record is gone, so "
+            f"nothing can take its place: give {pointer.release} every client with 'switchyard promote', then go back.",
+            Exit.UNKNOWN_RELEASE,
+        )
     if not wanted:
         earlier = [release for release in op.ledger.lineage()[:-1] if release in good and release in known]
         if (pointer.probation or pointer.rolling) and pointer.previous in known:

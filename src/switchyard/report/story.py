@@ -147,10 +147,13 @@ def _changes(events: Iterable[Event]) -> list[tuple[Event, Event | None]]:
 
 
 def _arrival(before: Sequence[Stay], event: Event, starts: Mapping[str, Event]) -> str:
-    """What made a release live: an operation's second switch takes the first one back."""
-    if before and (before[-1].op == event.get("op") or before[-1].verdict == "bad"):
-        return "revert"
-    return str(starts.get(str(event.get("op")), {}).get("kind", "recover"))
+    """What made a release live: an operation's second switch takes the first one back, but a rollback's is its own.
+
+    A rollback leaves a canary before it starts an older release.
+    """
+    kind = str(starts.get(str(event.get("op")), {}).get("kind", "recover"))
+    again = bool(before) and before[-1].op == event.get("op") and kind != "rollback"
+    return "revert" if again or (before and before[-1].verdict == "bad") else kind
 
 
 def _committed(event: Event) -> datetime | None:
