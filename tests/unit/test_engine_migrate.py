@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from switchyard.engine import colour
-from switchyard.engine.migrate import _Run, migrate
+from switchyard.engine import colour, effects
+from switchyard.engine.migrate import _Run, bring_up, migrate
 from switchyard.engine.operation import Operation
 from switchyard.engine.records import Record
 from switchyard.errors import Exit, SwitchyardError
@@ -35,7 +35,7 @@ def runs(world: World) -> int:
     return len([argv for argv in world.ran("docker", "compose") if "up" in argv])
 
 
-def left_behind(world: World, op: Operation, record: Record, *, code: int | None, before: str = "r1") -> None:
+def left_behind(world: World, op: Operation, record: Record, *, code: int | None, before: str | None = "r1") -> None:
     """What an engine leaves that was killed while its migration ran; `code` None: before it had a container."""
     fields = {"digest": record.digests["api"], "schema_epoch": 1, "before": before}
     op.ledger.append("migration", op="dead", release=record.id, state="started", **fields)
@@ -248,6 +248,127 @@ def test_a_migration_that_takes_too_long_is_stopped(world: World) -> None:
     world.docker.containers[colour.migrate_name(record)]["State"] = "running"
     refusal(op, release(world, 2))
     assert world.ran("docker", "stop") == [["docker", "stop", "--time", "10", "shop-test-migrate-0001"]]
+    assert states(world) == ["started", "started", "dirty"]
+
+
+def late(world: World, monkeypatch: pytest.MonkeyPatch, *, code: int = 0) -> None:
+    """A migration that ends only when it is stopped, and then with this exit code."""
+    add = world.docker.add
+
+    def running(name: str, labels: dict[str, str], **_: Any) -> None:
+        add(name, labels, state="running" if name.endswith("-0001") else "exited", code=code)
+
+    monkeypatch.setattr(world.docker, "add", running)
+
+
+OUT_OF_TIME = "The migration of 0001-1.0.0 ran longer than app_migration.timeout (30 s) and was stopped"
+
+
+@pytest.mark.parametrize(("after", "state"), [("r1", "unchanged"), ("r1-half", "dirty")])
+def test_a_migration_that_was_stopped_at_its_time_limit_failed_whatever_its_exit_code(
+    world: World, monkeypatch: pytest.MonkeyPatch, after: str, state: str
+) -> None:
+    late(world, monkeypatch)
+    world.docker.revisions = ["r1", after]
+    error = refusal(world.begun(), release(world, timeout=30.0))
+    assert error.message.startswith(f"{OUT_OF_TIME}; the old release serves on.")
+    assert states(world) == ["started", "started", state]
+
+
+def test_a_migration_that_was_stopped_at_its_time_limit_is_not_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late(world, monkeypatch)
+    monkeypatch.setattr(_Run, "log", lambda _: "ERROR: canceling statement due to lock timeout")
+    refusal(world.begun(), release(world, timeout=30.0))
+    assert runs(world) == 1
+
+
+@pytest.mark.parametrize("step", ["ledger.migration", "migrate.stop"])
+def test_a_migration_whose_engine_died_while_it_stopped_it_is_not_clean(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Died(BaseException):
+        pass
+
+    passed: list[str] = []
+
+    def die(name: str, when: str, _: float) -> None:
+        passed.append(name)
+        # The first event of the migration is its start.
+        if (name, when, passed.count(name)) == (step, "after", 4 if step == "ledger.migration" else 2):
+            raise Died
+
+    op, record = world.begun(), release(world, timeout=30.0)
+    with monkeypatch.context() as patch:
+        late(world, patch)
+        patch.setattr(effects._faults, "point", die)
+        with pytest.raises(Died):
+            migrate(op, record, "")
+    world.docker.revisions = ["r1-half"]
+    refusal(world.begun(), release(world, 2))
+    assert set(states(world)[:-1]) == {"started"} and states(world)[-1] == "dirty"
+    assert world.docker.containers == {}
+
+
+def test_restored_data_is_not_brought_up_by_a_migration_that_was_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late(world, monkeypatch)
+    with pytest.raises(SwitchyardError) as error:
+        bring_up(world.begun(), release(world, timeout=30.0))
+    assert error.value.message == f"{OUT_OF_TIME}."
+    assert states(world) == []
+
+
+def mute(world: World, monkeypatch: pytest.MonkeyPatch, *asked: int) -> None:
+    """The application's `current` command fails these times that it is asked."""
+    original, count = world.docker._compose, iter(range(1, 100))
+
+    def compose(argv: list[str], env: dict[str, str]) -> tuple[int, str, str]:
+        if argv[6] == "run" and next(count) in asked:
+            return 1, "", "no such command"
+        return original(argv, env)
+
+    monkeypatch.setattr(world.docker, "_compose", compose)
+
+
+@pytest.mark.parametrize("asked", [(1,), (2,), (1, 2)])
+def test_a_revision_that_could_not_be_asked_for_proves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, asked: tuple[int, ...]
+) -> None:
+    mute(world, monkeypatch, *asked)
+    world.docker.migration_exit = 3
+    world.docker.revisions = [""]
+    error = refusal(world.begun(), release(world))
+    assert error.message.endswith("The schema may be half-way and is recorded as dirty.")
+    assert states(world) == ["started", "dirty"]
+
+
+def test_a_database_without_a_revision_is_unchanged_when_it_has_none_afterwards(world: World) -> None:
+    world.docker.migration_exit = 3
+    world.docker.revisions = [""]
+    refusal(world.begun(), release(world))
+    assert states(world) == ["started", "unchanged"]
+
+
+def test_a_migration_is_not_tried_again_when_nobody_knows_what_it_did(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mute(world, monkeypatch, *range(1, 100))
+    monkeypatch.setattr(_Run, "log", lambda _: "ERROR: canceling statement due to lock timeout")
+    world.docker.migration_exit = 3
+    refusal(world.begun(), release(world))
+    assert runs(world) == 1
+
+
+def test_a_revision_that_a_dead_engine_could_not_ask_for_proves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    op, record = world.begun(), release(world)
+    left_behind(world, op, record, code=1, before=None)
+    mute(world, monkeypatch, *range(1, 100))
+    refusal(op, record)
     assert states(world) == ["started", "dirty"]
 
 

@@ -5,7 +5,7 @@ by that name and takes its result, so no migration is ever started twice or left
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from switchyard.data import indexes, point
@@ -23,6 +23,9 @@ _POLL_SECONDS = 0.1
 _LOCK_TRIES = 5
 _LOCK_PAUSE = 2.0
 """Seconds before the second attempt; later ones wait longer."""
+_VANISHED = -1
+_OUT_OF_TIME = -2
+"""What counts instead of an exit code: a tool that is stopped may well end with 0, half-way."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ class _Run:
             "SWITCHYARD_SECRETS": str(generations.of(self.op.paths, self.record.id)),
         }
 
-    def current(self, migration: Migration) -> str:
-        """The revision that the application's `current` command prints, or '' when it has none or fails."""
+    def current(self, migration: Migration) -> str | None:
+        """The revision that the application's `current` command prints; None when it cannot tell."""
         if not migration.current:
-            return ""
+            return None
         name = f"{colour.migrate_name(self.record)}-current"
         words = ("run", "--rm", "--no-deps", "--name", name, "migrate", *migration.current)
         done = run(
@@ -61,7 +64,10 @@ class _Run:
             environment=self.variables() | {"SWITCHYARD_MIGRATE_NAME": name},
             check=False,
         )
-        return done.out.strip() if done.code == 0 else ""
+        if done.code != 0:
+            self.op.say(f"migrate: {' '.join(migration.current)} failed: {done.reason}")
+            return None
+        return done.out.strip()
 
     def start(self) -> None:
         run(
@@ -71,18 +77,23 @@ class _Run:
             environment=self.variables(),
         )
 
-    def wait(self, timeout: float) -> int:
-        """Wait for the container's end; returns its exit code, -1 when it vanished."""
+    def wait(self, timeout: float, before_stop: Callable[[], None]) -> int:
+        """Wait for the container's end; returns its exit code, or why there is none that counts.
+
+        One that still runs after `timeout` seconds is stopped; `before_stop` notes that for whoever would come next.
+        """
         name = colour.migrate_name(self.record)
         deadline = time.monotonic() + timeout
         while (found := docker.inspect(name)) and found["State"]["Status"] in ("running", "restarting", "paused"):
             if time.monotonic() > deadline:
+                before_stop()
                 run(["docker", "stop", "--time", "10", name], step="migrate.stop", timeout=60)
-                found = docker.inspect(name)
-                break
+                return _OUT_OF_TIME
             time.sleep(_POLL_SECONDS)
+        if found is None:
+            return _VANISHED
         # One that was created and never ran (a command that does not exist) has an exit code as well.
-        return int(found["State"]["ExitCode"]) or (0 if found["State"]["Status"] == "exited" else -1) if found else -1
+        return int(found["State"]["ExitCode"]) or (0 if found["State"]["Status"] == "exited" else _VANISHED)
 
     def log(self) -> str:
         answer = query(["docker", "logs", "--tail", "30", colour.migrate_name(self.record)])
@@ -128,7 +139,7 @@ def migrate(op: Operation, record: Record, decision: str) -> None:
     before = one_shot.current(migration)
     _note(op, record, "started", before=before)
     op.say(f"migrate: running {' '.join(migration.command)} in {record.request.services[migration.service].reference}")
-    code = _run_patiently(op, one_shot, migration, before)
+    code = _run_patiently(op, one_shot, migration, before, lambda: _note_stop(op, record, before))
     _conclude(op, one_shot, migration, before, code)
 
 
@@ -142,22 +153,24 @@ def bring_up(op: Operation, record: Record) -> None:
         return
     one_shot = _Run(op, record)
     op.say(f"migrate: running {' '.join(migration.command)} of {record.id}")
-    code = _run_patiently(op, one_shot, migration, one_shot.current(migration))
+    code = _run_patiently(op, one_shot, migration, one_shot.current(migration), lambda: None)
     log = one_shot.log()
     one_shot.remove()
     if code != 0:
-        raise SwitchyardError(f"The migration of {record.id} failed with exit code {code}.", Exit.MIGRATION, log)
+        raise SwitchyardError(f"The migration of {record.id} {_ended(migration, code)}.", Exit.MIGRATION, log)
 
 
-def _run_patiently(op: Operation, one_shot: _Run, migration: Migration, before: str) -> int:
+def _run_patiently(
+    op: Operation, one_shot: _Run, migration: Migration, before: str | None, before_stop: Callable[[], None]
+) -> int:
     """Run the migration; again, a few times, when all that happened is that it waited too long for a lock.
 
-    The role's `lock_timeout` ends it before those who queue behind it are users. Returns the last exit code.
+    The role's `lock_timeout` ends it before those who queue behind it are users. Returns what the last `wait` did.
     """
     for attempt in range(1, _LOCK_TRIES + 1):
         one_shot.start()
-        code = one_shot.wait(migration.timeout)
-        if code == 0 or attempt == _LOCK_TRIES or not _only_lost_a_lock(one_shot, migration, before):
+        code = one_shot.wait(migration.timeout, before_stop)
+        if code in (0, _OUT_OF_TIME) or attempt == _LOCK_TRIES or not _only_lost_a_lock(one_shot, migration, before):
             break
         op.say(f"migrate: a lock was not free in time (attempt {attempt} of {_LOCK_TRIES}); the schema is as before")
         one_shot.remove()
@@ -165,10 +178,16 @@ def _run_patiently(op: Operation, one_shot: _Run, migration: Migration, before: 
     return code
 
 
-def _only_lost_a_lock(one_shot: _Run, migration: Migration, before: str) -> bool:
+def _only_lost_a_lock(one_shot: _Run, migration: Migration, before: str | None) -> bool:
     # 55P03 is lock_not_available, as drivers that translate the server's words show it.
     said = any(words in one_shot.log().lower() for words in ("lock timeout", "55p03", "locknotavailable"))
-    return said and bool(migration.current) and one_shot.current(migration) == before
+    return said and before is not None and one_shot.current(migration) == before
+
+
+def _ended(migration: Migration, code: int) -> str:
+    if code == _OUT_OF_TIME:
+        return f"ran longer than app_migration.timeout ({migration.timeout:.0f} s) and was stopped"
+    return f"failed with exit code {code}"
 
 
 def dirty(state: dict[str, object]) -> SwitchyardError:
@@ -194,7 +213,12 @@ def _note(op: Operation, record: Record, state: str, **more: object) -> None:
     )
 
 
-def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, code: int) -> None:
+def _note_stop(op: Operation, record: Record, before: str | None) -> None:
+    """Say that a migration is being stopped while it still runs: afterwards its exit code does not tell."""
+    _note(op, record, "started", before=before, stopped=True)
+
+
+def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str | None, code: int) -> None:
     """Judge a finished migration by its exit code and, when it failed, by the revision it left."""
     record = one_shot.record
     if code == 0:
@@ -207,7 +231,8 @@ def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, 
             )
         return
     log, after = one_shot.log(), one_shot.current(migration)
-    unchanged = bool(migration.current) and after == before
+    # A revision that could not be asked for, before or afterwards, proves nothing.
+    unchanged = before is not None and after == before
     if unchanged:
         _note(op, record, "unchanged", before=before, after=after)
     else:
@@ -217,7 +242,7 @@ def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, 
     if left := indexes.invalid(op.paths.name):
         state += f" Indexes that are not valid, to be dropped before the next attempt: {', '.join(left)}."
     raise SwitchyardError(
-        f"The migration of {record.id} failed with exit code {code}; the old release serves on. {state}",
+        f"The migration of {record.id} {_ended(migration, code)}; the old release serves on. {state}",
         Exit.MIGRATION,
         log,
     )
@@ -226,17 +251,20 @@ def _conclude(op: Operation, one_shot: _Run, migration: Migration, before: str, 
 def _settle(op: Operation, state: dict[str, object]) -> None:
     """Find out how a migration ended whose engine died: its container goes on alone, and is asked here."""
     record = records.load(op.paths, str(state["release"]))
-    if record.request.migration is None:
+    migration = record.request.migration
+    if migration is None:
         return
     one_shot = _Run(op, record)
-    before = str(state.get("before", ""))
+    # Engines of before wrote '' for an application that cannot tell its revision.
+    before = str(state["before"]) if migration.current and state.get("before") is not None else None
     if docker.inspect(colour.migrate_name(record)) is None:
         # Killed before its container existed: nothing has touched the schema.
         _note(op, record, "unchanged", before=before, after=before)
         return
     op.say(f"migrate: waiting for the migration that {state['op']} began")
-    with_code = one_shot.wait(record.request.migration.timeout)
+    was_stopped = bool(state.get("stopped"))
+    code = one_shot.wait(0.0 if was_stopped else migration.timeout, lambda: _note_stop(op, record, before))
     try:
-        _conclude(op, one_shot, record.request.migration, before, with_code)
+        _conclude(op, one_shot, migration, before, _OUT_OF_TIME if was_stopped else code)
     except SwitchyardError as error:
         op.say(error.message)
