@@ -8,13 +8,17 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from switchyard.engine import lease
+from switchyard.engine import lease, member
 from switchyard.engine.lease import LEASE_SECONDS, Lease
+from switchyard.engine.operation import Operation, Result
+from switchyard.engine.order import Order, Verb
+from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
-from tests.unit.engine_world import World
+from tests.unit.engine_world import NAME, OPERATION, World
 
 
 @pytest.fixture
@@ -223,3 +227,80 @@ def test_the_lease_says_who_in_which_phase_and_how_long_ago(world: World) -> Non
     held = replace(lease.renew(world.paths, acquire(world), "pull"), who="")
     world.clock.now = held.renewed + 12
     assert held.describe() == "deploy one by unknown, in phase pull, renewed 12 s ago"
+
+
+# The first of several hosts: its verbs' processes end, and the coordinator goes on
+
+
+@pytest.fixture
+def ended(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A host on which the process of every verb has ended."""
+    monkeypatch.setattr(lease, "_started", lambda _: "")
+    return world
+
+
+def obey(world: World, verb: Verb, **fields: Any) -> Result:
+    op = world.operation("deploy")
+    member.perform(op, Order(str(NAME), OPERATION, "deploy", "me", verb, **fields))
+    return op.result
+
+
+def test_a_verb_that_took_longer_than_the_lease_leaves_it_alive(ended: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pull(_: Operation, __: Order) -> None:
+        ended.clock.now += LEASE_SECONDS + 10
+        # What the coordinator's beats meet meanwhile: the lock is taken.
+        assert lease.beat(ended.paths, 3, "start")
+
+    monkeypatch.setitem(member._VERBS, "prepare", pull)
+    assert obey(ended, "prepare", fence=3).code == 0
+    assert "renewed 0 s ago" in refused(ended).message
+    ended.clock.now += LEASE_SECONDS
+    assert acquire(ended, "two").fence == 4
+
+
+def test_a_verb_that_failed_after_long_leaves_the_lease_alive(ended: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: Operation, __: Order) -> None:
+        ended.clock.now += LEASE_SECONDS + 10
+        raise SwitchyardError("not healthy", Exit.UNHEALTHY)
+
+    monkeypatch.setitem(member._VERBS, "start", start)
+    assert obey(ended, "start", fence=3).code == Exit.UNHEALTHY
+    assert "in phase start, renewed 0 s ago" in refused(ended).message
+
+
+def test_a_beginning_that_took_long_leaves_the_lease_alive(ended: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(op: Operation, _: Order, __: Pointer | None) -> dict[str, Any]:
+        op.begin("1.0.0")
+        ended.clock.now += LEASE_SECONDS + 10
+        return {"release": "", "version": "1.0.0"}
+
+    monkeypatch.setitem(member._BEGINNINGS, "deploy", begin)
+    assert obey(ended, "begin").code == 0
+    refused(ended)
+
+
+@pytest.mark.parametrize("verb", ["settle", "end"])
+def test_a_lease_that_a_verb_gave_back_stays_free(ended: World, verb: Verb) -> None:
+    assert obey(ended, verb, fence=3, outcome="done").code == 0
+    assert lease.holder(ended.paths) is None
+    assert acquire(ended, "two").op == "two"
+
+
+def test_a_lease_that_cannot_be_renewed_hides_nothing(ended: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: Operation, __: Order) -> None:
+        monkeypatch.setattr(lease, "replace_file", full)
+        raise SwitchyardError("not healthy", Exit.UNHEALTHY)
+
+    def full(*_: object, **__: object) -> None:
+        raise SwitchyardError("no space left")
+
+    monkeypatch.setitem(member._VERBS, "start", start)
+    assert obey(ended, "start", fence=3).message == "not healthy"
+
+
+def test_a_verb_does_not_renew_what_somebody_else_has_taken(world: World) -> None:
+    old = acquire(world)
+    new = acquire(world, "one")
+    world.clock.now += 30
+    lease.prolong(world.paths, old)
+    assert lease.read(world.paths) == new

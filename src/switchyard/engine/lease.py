@@ -136,7 +136,7 @@ def renew(paths: AppPaths, lease: Lease, phase: str) -> Lease:
 def beat(paths: AppPaths, fence: int, phase: str) -> bool:
     """Prolong the lease with this token for a holder that works on other hosts; tells whether it still is the holder's.
 
-    A verb that is at work here prolongs it anyway, so a lock that is taken is no loss.
+    A verb that is at work here is alive itself and prolongs it at its end, so a lock that is taken is no loss.
     """
     current = read(paths)
     if current is None or current.fence != fence or not current.op:
@@ -147,6 +147,17 @@ def beat(paths: AppPaths, fence: int, phase: str) -> bool:
             return False
         _write(paths, replace(current, phase=phase, renewed=_now()))
     return True
+
+
+def prolong(paths: AppPaths, lease: Lease) -> None:
+    """Let the lease's time begin anew, when it is still this one; the caller holds the application's lock.
+
+    One that cannot be written is no failure of what was done: the coordinator's next beat tries again.
+    """
+    current = read(paths)
+    if current is not None and (current.fence, current.op) == (lease.fence, lease.op):
+        with contextlib.suppress(SwitchyardError):
+            _write(paths, replace(current, renewed=_now()))
 
 
 def check(paths: AppPaths, lease: Lease) -> None:

@@ -5,9 +5,10 @@ keeps lease and ledger; the other hosts have a copy of the ledger and a note of 
 be run again.
 """
 
+import contextlib
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _targets(record: Record, colour: Colour, host: HostConfig) -> dict[str, list
 def perform(op: Operation, order: Order) -> None:
     """Carry out one order; the result and its `data` go back to the coordinator."""
     try:
-        with op.exclusively(wait=10):
+        with op.exclusively(wait=10), _prolonging(op):
             if order.verb in _OF_DATABASE:
                 # A host of the database alone has its own leases (of restores), and no part in what is live.
                 _OF_DATABASE[order.verb](op, order)
@@ -118,6 +119,19 @@ def perform(op: Operation, order: Order) -> None:
             _watch(op, order)
     except SwitchyardError as error:
         op.give_up(error)
+
+
+@contextlib.contextmanager
+def _prolonging(op: Operation) -> Iterator[None]:
+    """Prolong the lease at the end of a verb, also of one that failed.
+
+    While the verb had the lock no beat got through, and with its process what kept the lease alive ends.
+    """
+    try:
+        yield
+    finally:
+        if op.lease is not None:
+            leases.prolong(op.paths, op.lease)
 
 
 def merge(ledger: Ledger, events: list[dict[str, Any]]) -> None:
