@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchyard.engine import colour, docker, lease, phases, records
+from switchyard.engine.operation import read_result
 from switchyard.engine.rollback import choose, rollback
 from switchyard.engine.site import Pointer
 from switchyard.errors import Exit, SwitchyardError
@@ -233,6 +234,36 @@ def test_a_refusal_leaves_no_trace_in_the_ledger(world: World) -> None:
     before = world.ledger().events
     assert go_back(world, "9.9.9")[0] == Exit.UNKNOWN_RELEASE
     assert world.ledger().events == before
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [("9.9.9", Exit.UNKNOWN_RELEASE), (C, Exit.ALREADY_LIVE), (B, Exit.NEVER_HEALTHY), (A, Exit.SCHEMA)],
+)
+@pytest.mark.parametrize("share", [5, 100])
+def test_a_refusal_leaves_the_deploy_alone_that_follows_its_probation(
+    world: World, wanted: str, code: Exit, share: int
+) -> None:
+    deployed(world, 1, schema_epoch=1)
+    deployed(world, 2, 3, schema_epoch=2)
+    mark_bad(world, B)
+    watching = world.begun(identity="20260101T000000-000000")
+    world.point(Pointer(C, "blue", B, probation=True, share=share))
+    watching.lease = lease.renew(world.paths, watching.lease or pytest.fail("no lease"), "watch")
+    before, news = world.ledger().events, world.news()
+    assert go_back(world, wanted)[0] == code
+    assert (world.ledger().events, world.news(), world.ran("docker")) == (before, news, [])
+    assert read_result(world.paths, watching.id) is None
+    with watching.exclusively():
+        watching.end("live")
+
+
+def test_a_refusal_after_a_death_still_repairs(world: World) -> None:
+    deployed(world, 1)
+    dead = world.begun(identity="20260101T000000-000000")
+    lease.release(world.paths, dead.lease or pytest.fail("no lease"))
+    assert go_back(world, "9.9.9")[0] == Exit.UNKNOWN_RELEASE
+    assert world.ledger().unfinished() == []
 
 
 def test_with_nothing_live_there_is_nothing_to_go_back_from(world: World) -> None:

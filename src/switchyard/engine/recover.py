@@ -41,6 +41,12 @@ def alone(op: Operation) -> None:
         run(["rm", "-f", "--", str(op.paths.note)], step="recover.alone")
 
 
+def only_watches(paths: AppPaths) -> bool:
+    """Tell whether a living operation has let go of the lock, and follows the probation of what it made live."""
+    lease = leases.read(paths)
+    return bool(lease and lease.op and lease.process_alive and lease.phase == "watch")
+
+
 def before(op: Operation, *, take_over: bool = False) -> None:
     """Repair what a dead operation or a person's hand left, before a new one begins; the caller holds the lock.
 
@@ -48,7 +54,7 @@ def before(op: Operation, *, take_over: bool = False) -> None:
     `take_over` from it at that point ends it here, in the ledger as well.
     """
     lease = leases.read(op.paths)
-    if lease and lease.op and lease.process_alive and not (take_over and lease.phase == "watch"):
+    if lease and lease.op and lease.process_alive and not (take_over and only_watches(op.paths)):
         return
     pointer = phases.live_pointer(op.paths)
     named = (pointer.release, pointer.colour) if pointer else None

@@ -18,13 +18,11 @@ def rollback(op: Operation, wanted: str) -> None:
     try:
         with op.exclusively():
             recover.alone(op)
+            if recover.only_watches(op.paths):
+                # What is refused must not end the deploy that follows its probation, as repairing does.
+                _way_back(op, wanted)
             recover.before(op, take_over=True)
-            pointer = phases.live_pointer(op.paths)
-            if pointer is None:
-                raise SwitchyardError(
-                    f"Nothing of {op.paths.name} is live: deploy a release first.", Exit.UNKNOWN_RELEASE
-                )
-            target = choose(op, pointer, wanted)
+            pointer, target = _way_back(op, wanted)
             op.begin(target.version, take_over=True)
             op.result.release = target.id
             with op.phase("preflight"):
@@ -48,6 +46,14 @@ def rollback(op: Operation, wanted: str) -> None:
                 op.end("rolled back")
     except SwitchyardError as error:
         op.end_after(error, "failed")
+
+
+def _way_back(op: Operation, wanted: str) -> tuple[Pointer, Record]:
+    """What is live, and the record to go back to; refuses without a trace."""
+    pointer = phases.live_pointer(op.paths)
+    if pointer is None:
+        raise SwitchyardError(f"Nothing of {op.paths.name} is live: deploy a release first.", Exit.UNKNOWN_RELEASE)
+    return pointer, choose(op, pointer, wanted)
 
 
 def is_warm(op: Operation, target: Record, idle: Colour) -> bool:
