@@ -933,8 +933,8 @@ def test_from_a_canary_every_edge_leaves_it_before_an_older_release_is_started(p
     assert seen == [("drain", "1.1.01.1.0", [100, 100]), ("start", "1.1.01.1.0", [100, 100])]
     whole(pair, "1.0.0")
     assert {pair.runs(app, "green") for app in (APP_1, APP_2)} == {"1.1.0"}
-    lives = [event["release"] for event in pair.history(EDGE_2) if event["event"] == "live"]
-    assert lives[-3:] == ["0003-1.2.0", "0002-1.1.0", "0001-1.0.0"]
+    lives = [(event["release"], event.get("share")) for event in pair.history(EDGE_2) if event["event"] == "live"]
+    assert lives[-3:] == [("0003-1.2.0", 5), ("0002-1.1.0", None), ("0001-1.0.0", None)]
     assert not [event for event in pair.history(EDGE_1) if event["event"] == "bad"]
 
 

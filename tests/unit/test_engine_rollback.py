@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switchyard.engine import colour, docker, lease, phases, records
+from switchyard.engine import colour, docker, effects, lease, phases, records, recover
 from switchyard.engine.operation import read_result
 from switchyard.engine.rollback import choose, rollback
 from switchyard.engine.site import Pointer
@@ -342,6 +343,51 @@ def test_a_canary_whose_other_clients_have_a_release_without_a_record_is_not_lef
         f"{B} has the clients that the canary {C} has not, and its record is gone, so nothing can take its place: give "
         f"{C} every client with 'switchyard promote', then go back."
     )
+
+
+class Died(BaseException):
+    """The process is killed: nothing of it goes on."""
+
+
+@pytest.mark.parametrize("wanted", ["", "1.0.0"])
+@pytest.mark.parametrize("step", ["switch.rename", "switch.reload", "ledger.live", "colour.start"])
+def test_a_rollback_that_dies_on_its_way_from_a_canary_never_gives_it_to_everybody(
+    world: World, monkeypatch: pytest.MonkeyPatch, wanted: str, step: str
+) -> None:
+    def die(name: str, when: str, _: float) -> None:
+        if (name, when) == (step, "before" if step == "ledger.live" else "after"):
+            raise Died
+
+    canary(world).ledger().append("live", op="op3", release=C, colour="blue", schema_epoch=1, share=5)
+    with monkeypatch.context() as patch, contextlib.suppress(Died):
+        patch.setattr(effects._faults, "point", die)
+        go_back(world, wanted)
+    recover.repair(world.paths, world.host, world.ledger(), lambda _: None)
+    pointer = world.pointer()
+    assert pointer is not None
+    assert world.docker.serving() == B
+    assert (pointer.release, pointer.share, pointer.probation) == (B, 100, False)
+    assert world.ledger().last_live() == (B, "green")
+    assert go_back(world, "1.0.0")[0] == 0
+    assert world.docker.serving() == A
+
+
+def test_the_ledger_tells_the_share_that_a_canary_begins_with(world: World) -> None:
+    deployed(world, 1)
+    record = world.record(2, canary={"steps": [0, 50]})
+    world.start(record, "green")
+    phases.switch(world.begun(), record, "green", probation=True)
+    assert world.ledger().share() == 0
+    phases.switch(world.begun("rollback"), records.load(world.paths, A), "blue", probation=False)
+    assert world.ledger().share() == 100
+
+
+def test_a_canary_that_every_client_has_is_gone_back_to_as_any_release(world: World) -> None:
+    canary(world).ledger().append("live", op="op3", release=C, colour="blue", schema_epoch=1, share=5)
+    world.ledger().append("canary", op="op3", release=C, share=100)
+    world.point(Pointer(B, "green", C))
+    recover.repair(world.paths, world.host, world.ledger(), lambda _: None)
+    assert world.docker.serving() == C
 
 
 def test_nothing_is_started_by_hand_where_a_canary_left_the_other_clients(world: World) -> None:

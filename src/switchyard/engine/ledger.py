@@ -91,6 +91,11 @@ class Ledger:
             last = event
         return (last["release"], last["colour"]) if last and last.get("release") else None
 
+    def share(self) -> int:
+        """The percentage of the clients that the release of the last proven switch has: less than 100 for a canary."""
+        shares = [int(event.get("share", 100)) for event in self.of("live", "canary")]
+        return shares[-1] if shares else 100
+
     def bad(self) -> dict[str, str]:
         """Releases marked bad, with the reason."""
         return {event["release"]: event["reason"] for event in self.of("bad")}

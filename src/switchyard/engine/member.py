@@ -461,7 +461,7 @@ def _note_switch(op: Operation, order: Order) -> None:
     if pointer is None:
         op.ledger.append("live", op=op.id, release="", colour="")
     elif before != (pointer.release, pointer.colour):
-        phases.note_live(op, records.load(op.paths, pointer.release), pointer.colour)
+        phases.note_live(op, records.load(op.paths, pointer.release), pointer.colour, share=pointer.share)
     # After the switch that took it back, by which a report knows the one from the other.
     if order.reason and before and (pointer is None or before[0] != pointer.release):
         op.ledger.append("bad", op=op.id, release=before[0], reason=order.reason)

@@ -301,13 +301,13 @@ def switch(op: Operation, record: Record, colour: Colour, *, probation: bool, un
     new = Pointer(record.id, colour, previous, probation and bool(previous), share=steps[0] if steps else 100)
     switched = edge.point(op.paths, site_for(op.paths, op.host, new), op.host, unseen=unseen)
     op.switched(switched.milliseconds)
-    note_live(op, record, colour)
+    note_live(op, record, colour, share=new.share)
     op.result.previous = previous
     op.say(f"switch: {record.id} is live on {colour}, proven in {switched.milliseconds:.0f} ms")
 
 
-def note_live(op: Operation, record: Record, colour: Colour) -> None:
-    """Write a proven switch into the ledger."""
+def note_live(op: Operation, record: Record, colour: Colour, *, share: int = 100) -> None:
+    """Write a proven switch into the ledger; `share` is the percentage of the clients that a canary begins with."""
     op.ledger.append(
         "live",
         op=op.id,
@@ -317,6 +317,7 @@ def note_live(op: Operation, record: Record, colour: Colour) -> None:
         digests=record.digests,
         revision=record.request.revision or _revision(record),
         committed=record.request.committed,
+        **({"share": share} if share < 100 else {}),
     )
     op.result.release, op.result.colour, op.result.changed = record.id, colour, True
     op.result.digests = record.digests

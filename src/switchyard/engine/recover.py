@@ -154,10 +154,22 @@ def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
     if pointer and (pointer.release, pointer.colour) == live:
         return
     release, colour = live
+    if pointer and pointer.colour != colour and ledger.share() < 100:
+        _leave_canary(paths, host, ledger, pointer, release, say)
+        return
     named = pointer.release if pointer else "nothing"
     say(f"recover: the pointer names {named}, {release} was proven last; it goes back")
     colours.start_if_down(paths, host, release, colour, say)
     edge.point(paths, phases.site_for(paths, host, Pointer(release, colour, _warm(paths, ledger, colour))), host)
+
+
+def _leave_canary(paths: AppPaths, host: HostConfig, ledger: Ledger, pointer: Pointer, canary: str, say: Say) -> None:
+    """Finish the way back from a canary: going back to it would give it to the many who never had it."""
+    say(f"recover: {canary} was a canary and is being left; every client has {pointer.release} again")
+    colours.start_if_down(paths, host, pointer.release, pointer.colour, say)
+    edge.point(paths, phases.site_for(paths, host, pointer), host)
+    op = next((start["op"] for start in ledger.unfinished()), "recover")
+    ledger.append("live", op=op, release=pointer.release, colour=pointer.colour)
 
 
 def _settle_live(paths: AppPaths, host: HostConfig, _: Ledger, say: Say) -> None:
