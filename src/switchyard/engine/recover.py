@@ -154,7 +154,8 @@ def _settle_pointer(paths: AppPaths, host: HostConfig, ledger: Ledger, say: Say)
     if pointer and (pointer.release, pointer.colour) == live:
         return
     release, colour = live
-    if pointer and pointer.colour != colour and ledger.share() < 100:
+    # What was never live is no release to go back to: there a later deploy died, and this one stays.
+    if pointer and pointer.colour != colour and ledger.share() < 100 and pointer.release in ledger.lineage():
         _leave_canary(paths, host, ledger, pointer, release, say)
         return
     named = pointer.release if pointer else "nothing"
