@@ -390,6 +390,15 @@ def test_a_canary_that_every_client_has_is_gone_back_to_as_any_release(world: Wo
     assert world.docker.serving() == C
 
 
+def test_a_deploy_that_died_after_a_canary_whose_last_step_was_not_noted_is_never_made_live(world: World) -> None:
+    canary(world).ledger().append("live", op="op3", release=C, colour="blue", schema_epoch=1, share=5)
+    died = world.record(4)
+    world.start(died, "green")
+    world.point(Pointer(died.id, "green", C))
+    recover.repair(world.paths, world.host, world.ledger(), lambda _: None)
+    assert world.docker.serving() == C
+
+
 def test_nothing_is_started_by_hand_where_a_canary_left_the_other_clients(world: World) -> None:
     canary(world)
     with pytest.raises(SwitchyardError) as error:
