@@ -16,6 +16,7 @@ from switchyard.data import point
 from switchyard.engine import lease
 from switchyard.engine.ledger import Ledger
 from switchyard.engine.operation import Operation
+from switchyard.engine.probe import Answer
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import COLOURS
 from switchyard.report import story
@@ -1174,3 +1175,91 @@ def test_rolling_whose_coordinator_dies_goes_back_first(fleet: Fleet, again: str
     else:
         assert fleet.rollback()["code"] == 0, fleet.said
         whole(fleet, "1.0.0")
+
+
+# Smoke tests through the edge
+
+
+def smoke_test(**changes: Any) -> dict[str, Any]:
+    return {"smoke_tests": [{"path": "/", "status": 418, "when": "after"} | changes]}
+
+
+def wrong_through(fleet: Fleet, edge: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One edge answers what is asked through it otherwise than the instances do."""
+    machine = fleet.machines[edge]
+    before = machine.ask
+
+    def ask(address: str, path: str, **options: Any) -> Answer:
+        return Answer(500, {}, b"") if path.startswith("/via/") else before(address, path, **options)
+
+    monkeypatch.setattr(machine, "ask", ask)
+
+
+def bad(fleet: Fleet) -> list[str]:
+    return [event["release"] for event in fleet.history(EDGE_1) if event["event"] == "bad"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"probation_seconds": 0.0}, {}, {"canary": CANARY}], ids=["plain", "watched", "canary"]
+)
+def test_what_fails_through_an_edge_after_the_switch_is_taken_back_on_all(pair: Fleet, changes: dict[str, Any]) -> None:
+    pair.deploy("1.0.0")
+    done = pair.deploy("1.1.0", **smoke_test(), **changes)
+    assert done["code"] == Exit.REVERTED, pair.said
+    assert "edge2: A smoke test failed through the edge: GET /: expected 418, got 200." in done["message"]
+    assert "0001-1.0.0 is live again." in done["message"]
+    whole(pair, "1.0.0")
+    assert (bad(pair), done["release"]) == (["0002-1.1.0"], "0001-1.0.0")
+    assert (pair.history(EDGE_1)[-1]["outcome"], verdicts(pair)) == ("reverted", [])
+    assert [pair.runs(app, "green") for app in pair.names("app")] == ["", ""]
+
+
+def test_what_fails_through_one_edge_alone_is_taken_back_on_all(pair: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.deploy("1.0.0")
+    wrong_through(pair, EDGE_2, monkeypatch)
+    done = pair.deploy("1.1.0", smoke_tests=[{"path": "/"}])
+    assert done["code"] == Exit.REVERTED and done["message"].startswith("edge2: A smoke test failed"), pair.said
+    whole(pair, "1.0.0")
+
+
+def test_an_edge_that_is_lost_before_it_was_asked_as_users_do_takes_the_release_back(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    ssh_gone(pair, EDGE_2, "smoke")
+    done = pair.deploy("1.1.0", **smoke_test(status=200))
+    assert done["code"] == Exit.REVERTED, pair.said
+    assert pair.serves(EDGE_1) == "1.0.0"
+    heal(pair)
+    assert pair.deploy("1.1.0", **smoke_test(status=200))["code"] == 0, pair.said
+    whole(pair, "1.1.0")
+
+
+def test_a_first_release_that_fails_through_an_edge_is_taken_off_all(pair: Fleet) -> None:
+    done = pair.deploy("1.0.0", **smoke_test())
+    assert done["code"] == Exit.REVERTED and "nothing serves" in done["message"], pair.said
+    assert [pair.pointer(edge) for edge in pair.names("edge")] == [None, None]
+    assert pair.deploy("1.0.0")["code"] == 0, pair.said
+    whole(pair, "1.0.0")
+
+
+def test_edges_are_asked_as_users_do_in_one_round_and_only_when_there_is_something_to_ask(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    pair.deploy("1.1.0")
+    rounds = pair.deploy("1.2.0", **smoke_test(when="before", status=200))["data"]["rounds"]
+    assert "smoke" not in {verb for _, verb in pair.calls}
+    assert pair.deploy("1.3.0", **smoke_test(status=200))["data"]["rounds"] == rounds + 1
+    assert sorted(host for host, verb in pair.calls if verb == "smoke") == [EDGE_1, EDGE_2]
+    whole(pair, "1.3.0")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_rolling_that_fails_through_an_edge_at_its_end_goes_back_on_all(
+    pair: Fleet, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.deploy("1.0.0")
+    nobody = outages(pair, monkeypatch)
+    if alone:
+        wrong_through(pair, EDGE_2, monkeypatch)
+    done = pair.deploy("1.1.0", rolling=1, probation_seconds=0.0, **smoke_test(status=200 if alone else 418))
+    assert done["code"] == Exit.REVERTED and "Every host is back on 0001-1.0.0." in done["message"], pair.said
+    assert (nobody, bad(pair), done["release"]) == ([], ["0002-1.1.0"], "0001-1.0.0")
+    whole(pair, "1.0.0")

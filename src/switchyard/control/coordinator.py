@@ -72,13 +72,15 @@ class Coordinator:
         if wanted.migration:
             self._migrate(release, wanted.migration_decision, began)
         if wanted.rolling and live and len(self._hosts.apps) > 1:
-            self._rolling.roll(release, new, wanted.rolling, wanted.drain_seconds)
+            self._rolling.roll(release, new, wanted.rolling, wanted.drain_seconds, smoke=_asks_after(wanted))
             return "live"
         self._replace_idle(new, wanted.drain_seconds)
         targets = self._start(release, new)
         canary = wanted.canary
         shares = [*canary.steps, 100]
         self._edges.switch(self._edges.pointer(release, new, targets, probation=wanted.on_probation, share=shares[0]))
+        if _asks_after(wanted):
+            self._edges.verify()
         if self._edges.live and self._edges.live.probation:
             for share in shares[1:]:
                 self._edges.watch(canary.seconds)
@@ -397,6 +399,11 @@ class Coordinator:
         if left := self._hosts.left_out:
             text += f" Without {', '.join(left)}: the next deploy brings it up to date."
         return text
+
+
+def _asks_after(request: Request) -> bool:
+    """Tell whether a smoke test of the request is for after the switch."""
+    return any(test.when != "before" for test in request.smoke_tests)
 
 
 def _require_possible(request: Request, hosts: int) -> None:

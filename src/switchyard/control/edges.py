@@ -129,6 +129,22 @@ class Edges:
         some = f" for {pointer.share} % of the clients" if pointer.is_canary else ""
         hosts.say(f"switch: {pointer.release} is live on {pointer.colour}{some}, proven on {', '.join(hosts.edges)}")
 
+    def verify(self) -> None:
+        """Smoke tests through every edge, as users come; when one of them fails, all go back."""
+        try:
+            self.smoke()
+        except SwitchyardError as error:
+            if self.live is None or (error.code is Exit.INTERRUPTED and not self._hosts.still_ours()):
+                raise
+            raise self._taken_back(self.live, error.message, error.details) from error
+
+    def smoke(self) -> None:
+        """Have every edge run them; what becomes of a failure is for whoever asks.
+
+        In a round of its own: a switch has to be answered sooner, and after it old workers get no connections.
+        """
+        self._hosts.give_all("switch", self._hosts.edges, "smoke", pointer=self.mark)
+
     def promote(self, share: int, who: str = "") -> None:
         """Give the canary its next share on every edge at once; when one cannot follow, all go back.
 
@@ -154,9 +170,11 @@ class Edges:
         self.live = pointer
 
     def _taken_back(self, pointer: Pointer, reason: str, details: str) -> SwitchyardError:
-        """Have every edge leave a release on probation; returns the error to raise."""
-        old = pointer.back()
+        """Have every edge leave a release that went live; returns the error to raise."""
+        old = pointer.back() if pointer.previous else None
         self.put_back(old, self._hosts.edges, reason)
+        if old is None:
+            return SwitchyardError(reason, Exit.REVERTED, details)
         self._hosts.result.release, self._hosts.result.colour = old.release, old.colour
         return SwitchyardError(f"{reason} {old.release} is live again.", Exit.REVERTED, details)
 

@@ -16,8 +16,8 @@ class Rolling:
     def __init__(self, hosts: Hosts, edges: Edges) -> None:
         self._hosts, self._edges = hosts, edges
 
-    def roll(self, release: str, new: Colour, batch: int, drain: float) -> None:
-        """Move all hosts, `batch` of them at a time; `drain` is in seconds.
+    def roll(self, release: str, new: Colour, batch: int, drain: float, *, smoke: bool = False) -> None:
+        """Move all hosts, `batch` of them at a time; `drain` is in seconds. With `smoke`, the edges try it at the end.
 
         Raises `SwitchyardError`: refused, or every host is back on the old release.
         """
@@ -45,17 +45,27 @@ class Rolling:
                 )
                 after |= {host: started[host]["data"]["targets"] for host in moving}
                 self._point(release, new, after, rest, final=not rest)
+            if smoke:
+                self._edges.smoke()
         except SwitchyardError as error:
             hosts.say(f"FAILED: {error.message}")
-            back = self.unroll(old.release, old.colour, drain)
+            reason = ""
+            live = self._edges.live
+            if live and live.release == release and not live.rolling:
+                # All of them serve it, so some have to leave before any can go back: those that were moved last.
+                reason = error.message
+                self._use({host: after[host] for host in after if host not in moving}, release, new)
+            back = self.unroll(old.release, old.colour, drain, reason)
+            if reason and back:
+                hosts.result.release, hosts.result.colour = old.release, old.colour
             raise _gave_up(error, back, hosts.count("app"), old.release, release) from error
         hosts.result.changed, hosts.result.colour = True, new
 
-    def unroll(self, release: str, colour: Colour, drain: float) -> list[str]:
+    def unroll(self, release: str, colour: Colour, drain: float, reason: str = "") -> list[str]:
         """Every host back to the release that was live before hosts were moved one by one; returns those that are.
 
         Hosts that the edges use come last and are drained first: until another one serves, they are all there is. When
-        no other one can, they stay as they are.
+        no other one can, they stay as they are. `reason` is why a release that had gone live on all of them is bad.
         """
         hosts, edges = self._hosts, self._edges
         hosts.look()
@@ -69,7 +79,7 @@ class Rolling:
         for moved in ([host for host in hosts.apps if host not in used], [host for host in used if host not in still]):
             if moved and (still or moved[0] not in used):
                 still |= self._return(moved, release, colour, drain)
-                self._use(still, release, colour)
+                self._use(still, release, colour, reason)
         live = edges.live
         if not still and live and live.rolling:
             forward = replace(live, previous="", members={live.colour: live.members[live.colour]}, rolling=False)
@@ -90,10 +100,10 @@ class Rolling:
             )
         return {host: done["data"]["targets"] for host, done in started.items() if isinstance(done, dict)}
 
-    def _use(self, serving: Mapping[str, Targets], release: str, colour: Colour) -> None:
+    def _use(self, serving: Mapping[str, Targets], release: str, colour: Colour, reason: str = "") -> None:
         """Point the edges at these hosts alone."""
         if served := merged([serving[host] for host in self._hosts.apps if host in serving]):
-            self._edges.put_back(Pointer(release, colour, members={colour: served}), self._hosts.edges)
+            self._edges.put_back(Pointer(release, colour, members={colour: served}), self._hosts.edges, reason)
 
     def _is_used(self, host: str) -> bool:
         """Tell whether the edges send users to what runs on a host."""

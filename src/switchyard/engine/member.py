@@ -442,6 +442,14 @@ def _switch(op: Operation, order: Order) -> None:
         _note_switch(op, order)
 
 
+def _smoke(op: Operation, order: Order) -> None:
+    """Smoke tests on what has just gone live, through this edge as users come."""
+    pointer, now = _pointer_of(order), phases.live_pointer(op.paths)
+    if now is None or now.release != pointer.release:
+        raise SwitchyardError(f"{op.host.name}: {pointer.release} is not live there any more.", Exit.REVERTED)
+    phases.verify_through_edge(op, records.load(op.paths, pointer.release))
+
+
 def _promote(op: Operation, order: Order) -> None:
     """Give the canary that this edge has its next share of the clients."""
     pointer, now = _pointer_of(order), phases.live_pointer(op.paths)
@@ -511,6 +519,7 @@ _VERBS: dict[str, Callable[[Operation, Order], None]] = {
     "drain": _drain,
     "check": _check,
     "switch": _switch,
+    "smoke": _smoke,
     "promote": _promote,
     "abandon": _abandon,
     "end": _end,

@@ -12,7 +12,7 @@ from switchyard.names import AppName, Colour, check_operation
 from switchyard.strict import build
 
 Verb = Literal[
-    "begin", "prepare", "database", "point", "migrate", "start", "drain", "check", "switch", "promote",
+    "begin", "prepare", "database", "point", "migrate", "start", "drain", "check", "switch", "smoke", "promote",
     "watch", "abandon", "end", "settle",
 ]  # fmt: skip
 
