@@ -1155,15 +1155,16 @@ def test_when_no_other_host_can_go_back_the_one_that_serves_goes_on(
 
 
 @pytest.mark.parametrize("again", ["deploy", "rollback"])
-def test_rolling_whose_coordinator_dies_goes_back_first(fleet: Fleet, again: str) -> None:
+@pytest.mark.parametrize("all_moved", [False, True])
+def test_rolling_whose_coordinator_dies_goes_back_first(fleet: Fleet, again: str, all_moved: bool) -> None:
     fleet.deploy("1.0.0")
 
     def die(what: dict[str, Any]) -> str:
-        if what["verb"] == "start":
+        if what["verb"] == "start" or (what["verb"] == "switch" and not what["order"]["quiet"]):
             raise Killed
         return ""
 
-    fleet.wires[APP_2].cut = die
+    fleet.wires[EDGE_1 if all_moved else APP_2].cut = die
     with pytest.raises(Killed):
         fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
     heal(fleet)

@@ -245,6 +245,8 @@ class Coordinator:
                 f"recover: {live.release} was rolled out to some hosts only; they go back to {live.previous} first"
             )
             self._rolling.unroll(live.previous, other(live.colour), DRAIN_SECONDS)
+            # What follows goes by what runs where, which is no longer what was found.
+            hosts.look()
             return
         settled = replace(live, probation=False)
         apart = [edge for edge in hosts.edges if found[edge] != settled.mark()]
