@@ -53,6 +53,8 @@ class Machine(FakeHost):
     fleet: dict[str, Machine] = field(default_factory=dict)
     up: bool = True
     """Whether its containers can be reached."""
+    docker: bool = True
+    """Whether its Docker answers; what runs goes on without it."""
     full: bool = False
     """Whether its disk is full."""
     dies_after: int = -1
@@ -77,7 +79,14 @@ class Machine(FakeHost):
                 return FakeHost._instance(machine, address) if machine.up else Answer(0, {}, b"", "timed out")
         return Answer(0, {}, b"", "no route")
 
+    def get(self, path: str, *, timeout: float = 10.0, headers: object = None) -> tuple[int, Any]:
+        if not self.docker:
+            raise docker._silent(ConnectionRefusedError("Connection refused"))
+        return super().get(path, timeout=timeout, headers=headers)
+
     def _act(self, argv: list[str], env: dict[str, str]) -> tuple[int, str, str]:
+        if argv[0] == "docker" and not self.docker:
+            return 1, "", "Cannot connect to the Docker daemon"
         if argv[0] == "systemd-run":
             self.unit(argv)
             return 0, "", ""

@@ -184,7 +184,7 @@ def test_a_deploy_needs_it_unless_it_is_excused_and_going_back_does_not(apart: F
         apart.deploy("1.2.0", migration=MIGRATION)
     assert apart.rollback()["code"] == 0, apart.said
     assert apart.deploy("1.2.0", migration=MIGRATION, excused=[DB_1])["code"] == 0, apart.said
-    assert any("db1 cannot be reached, so no restore point" in line for line in apart.said)
+    assert any("db1 takes no part, so no restore point" in line for line in apart.said)
     whole(apart, "1.2.0")
 
 
@@ -285,6 +285,14 @@ def frozen(fleet: Fleet, host: str, verb: str) -> None:
     _from(fleet, host, verb, act)
 
 
+def docker_gone(fleet: Fleet, host: str, verb: str) -> None:
+    def act() -> str:
+        fleet.machines[host].docker = False
+        return ""
+
+    _from(fleet, host, verb, act)
+
+
 def disk_full(fleet: Fleet, host: str, verb: str) -> None:
     def act() -> str:
         fleet.machines[host].full = True
@@ -311,7 +319,7 @@ def ill(fleet: Fleet, host: str, verb: str) -> None:
 
 def heal(fleet: Fleet) -> None:
     for name, machine in fleet.machines.items():
-        machine.up, machine.full, machine.dies_after = True, False, -1
+        machine.up, machine.docker, machine.full, machine.dies_after = True, True, False, -1
         machine.sick.clear()
         fleet.wires[name].cut = lambda _: ""
 
@@ -319,7 +327,7 @@ def heal(fleet: Fleet) -> None:
 CASES = [(APP_2, verb) for verb in ("prepare", "start", "settle")] + [
     (EDGE_1, verb) for verb in ("begin", "check", "switch", "watch", "end")
 ]
-BREAKAGES = [killed, ssh_gone, frozen, disk_full, unhealthy]
+BREAKAGES = [killed, ssh_gone, frozen, docker_gone, disk_full, unhealthy]
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda f: f.__name__)
@@ -344,7 +352,7 @@ def test_a_deploy_ends_on_one_release_whatever_breaks(
     whole(fleet, "1.1.0")
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES[:4], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("breakage", BREAKAGES[:5], ids=lambda f: f.__name__)
 @pytest.mark.parametrize(("host", "verb"), [(APP_2, "start"), (APP_2, "settle"), (EDGE_1, "check"), (EDGE_1, "switch")])
 def test_a_rollback_ends_on_one_release_whatever_breaks(
     fleet: Fleet, host: str, verb: str, breakage: Callable[[Fleet, str, str], None]
@@ -598,6 +606,38 @@ def test_an_unreachable_host_is_named_and_nothing_is_changed(pair: Fleet) -> Non
     assert error.value.code is Exit.UNREACHABLE
     assert pair.serves(EDGE_1) == "1.0.0"
     assert [event["event"] for event in pair.history(EDGE_1)] == ["start", "live", "end"]
+
+
+@pytest.mark.parametrize("act", ["deploy", "rollback", "recover"])
+def test_a_host_whose_docker_does_not_answer_is_named_with_the_reason_and_may_be_excused(
+    fleet: Fleet, act: str
+) -> None:
+    fleet.deploy("1.0.0")
+    fleet.deploy("1.1.0")
+    before = fleet.history(EDGE_1)
+    fleet.machines[APP_2].docker = False
+
+    def command(excused: list[str]) -> dict[str, Any]:
+        if act == "deploy":
+            return fleet.deploy("1.2.0", excused)
+        return fleet.rollback("", excused) if act == "rollback" else fleet.coordinator(excused).tidy(act, "tester", -1)
+
+    with pytest.raises(SwitchyardError, match=r"app2 \(Docker does not answer .*allow_unreachable=app2") as error:
+        command([])
+    assert error.value.code is Exit.UNREACHABLE and "nothing was changed" in error.value.message
+    assert fleet.history(EDGE_1) == before
+    assert command([APP_2])["code"] == 0, fleet.said
+    assert hosts(*fleet.upstream(EDGE_1)) == ([APP_1, APP_2] if act == "recover" else [APP_1])
+    heal(fleet)
+    assert fleet.deploy("1.3.0")["code"] == 0, fleet.said
+    whole(fleet, "1.3.0")
+
+
+def test_a_host_with_another_engine_is_told_so_whoever_is_excused(fleet: Fleet) -> None:
+    request = fleet.request("1.0.0") | {"engine": "switchyard-other.pyz"}
+    with pytest.raises(SwitchyardError, match=r"has switchyard-test.pyz, .* run provision.yml first") as error:
+        fleet.coordinator([APP_2]).deploy(request)
+    assert error.value.code is Exit.ENGINE_MISMATCH
 
 
 def test_an_excused_host_is_left_out_and_brought_up_to_date_by_the_next_deploy(fleet: Fleet) -> None:
@@ -1137,7 +1177,7 @@ def test_what_is_taken_back_is_drained_at_the_edge_first(fleet: Fleet) -> None:
     ]
 
 
-@pytest.mark.parametrize("breakage", [ssh_gone, ill], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("breakage", [ssh_gone, docker_gone, ill], ids=lambda f: f.__name__)
 def test_when_no_other_host_can_go_back_the_one_that_serves_goes_on(
     fleet: Fleet, breakage: Callable[[Fleet, str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1264,3 +1304,18 @@ def test_rolling_that_fails_through_an_edge_at_its_end_goes_back_on_all(
     assert done["code"] == Exit.REVERTED and "Every host is back on 0001-1.0.0." in done["message"], pair.said
     assert (nobody, bad(pair), done["release"]) == ([], ["0002-1.1.0"], "0001-1.0.0")
     whole(pair, "1.0.0")
+
+
+def test_rolling_leaves_what_serves_alone_when_the_only_edge_cannot_be_told_any_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with make_fleet(monkeypatch, tmp_path, {APP_1: ["app", "edge"], APP_2: ["app"]}) as fleet:
+        fleet.deploy("1.0.0")
+        _from(fleet, APP_2, "start", lambda: setattr(fleet.machines[APP_1], "docker", False) or "")
+        done = fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
+        assert done["code"] == Exit.FAILED, fleet.said
+        assert fleet.serves(APP_1) == "1.1.0"
+        heal(fleet)
+        fleet.expire()
+        assert fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)["code"] == 0, fleet.said
+        whole(fleet, "1.1.0")

@@ -134,7 +134,7 @@ class Coordinator:
         orders = [{first: {"verb": "migrate", "release": release, "wanted": decision, "events": began["schema"]}}]
         if began["migrates"]:
             for name in hosts.away.keys() & hosts.databases.keys():
-                hosts.say(f"WARNING: {name} cannot be reached, so no restore point is made before the migration")
+                hosts.say(f"WARNING: {name} takes no part, so no restore point is made before the migration")
             if apart:
                 point = {"verb": "point", "release": release, "contracts": began["contracts"]}
                 orders.insert(0, dict.fromkeys(apart, point))

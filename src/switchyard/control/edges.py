@@ -280,7 +280,7 @@ class Edges:
     def _left(self, edge: str) -> bool:
         """Tell whether an edge whose watch died has left the new release; one that cannot be asked has not."""
         with suppress(SwitchyardError, ConnectionLost):
-            found = self._hosts.ask(edge, "facts", self._hosts.app)["pointer"]
+            found = self._hosts.ask(edge, "facts", self._hosts.app, "--json")["pointer"]
             return not found or found["release"] != self._hosts.result.release
         return False
 

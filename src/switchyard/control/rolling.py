@@ -69,6 +69,9 @@ class Rolling:
         """
         hosts, edges = self._hosts, self._edges
         hosts.look()
+        if not hosts.edges:
+            # Nobody can be told to leave what serves.
+            return []
         if edges.live and edges.disagree():
             # One edge may be a step further, and use what shall go back first.
             edges.put_back(edges.live, hosts.edges)

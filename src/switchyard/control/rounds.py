@@ -68,8 +68,8 @@ class Hosts:
 
     @property
     def owner(self) -> str:
-        """The first edge that can be reached keeps lease and ledger."""
-        return self.edges[0]
+        """The first edge that takes part keeps lease and ledger; when none does any more, the first one is told."""
+        return (self.edges or [name for name, member in self._members.items() if "edge" in member.groups])[0]
 
     @property
     def left_out(self) -> list[str]:
@@ -95,29 +95,30 @@ class Hosts:
         if missing:
             named = ", ".join(f"{name} ({self.away[name]})" for name in missing)
             raise SwitchyardError(
-                f"{named} cannot be reached; nothing was changed. '-e allow_unreachable={','.join(sorted(self.away))}'"
+                f"{named} cannot take part; nothing was changed. '-e allow_unreachable={','.join(sorted(self.away))}'"
                 " goes on without; the next deploy brings such a host up to date.",
                 Exit.UNREACHABLE,
             )
         for group in ("app", "edge"):
             if not self.named(group):
-                raise SwitchyardError(f"No host of the group {group} can be reached.", Exit.UNREACHABLE)
+                raise SwitchyardError(f"No host of the group {group} can take part.", Exit.UNREACHABLE)
         for name, facts in self.facts.items():
             self._require_provisioned(name, facts, engine)
 
     def look(self) -> None:
-        """Ask every host what is so; those that cannot be reached are noted."""
-        for name, answer in self._ask_all([*self._members], "facts", self.app).items():
-            if isinstance(answer, ConnectionLost):
-                self.away[name] = str(answer)
-            elif isinstance(answer, SwitchyardError):
-                raise answer
-            else:
+        """Ask every host what is so; those that cannot be reached, or cannot tell, are noted as away.
+
+        A host without its Docker holds the others up no longer than one without SSH.
+        """
+        for name, answer in self._ask_all([*self._members], "facts", self.app, "--json").items():
+            if isinstance(answer, dict):
                 self.facts[name] = answer
+            else:
+                self.away[name] = str(answer).rstrip(".")
 
     def look_at(self, names: Sequence[str]) -> dict[str, Facts]:
         """What is so on those of these hosts that answer."""
-        answers = self._ask_all(names, "facts", self.app)
+        answers = self._ask_all(names, "facts", self.app, "--json")
         return {name: answer for name, answer in answers.items() if isinstance(answer, dict)}
 
     def _ask_all(self, names: Sequence[str], *words: str) -> dict[str, Facts | SwitchyardError | ConnectionLost]:
