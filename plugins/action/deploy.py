@@ -22,7 +22,7 @@ make_importable()
 
 from switchyard.control import fleet, ledger
 from switchyard.control.bundle import make_bundle
-from switchyard.control.transport import Answer, ConnectionLost
+from switchyard.control.transport import SILENCE_SECONDS, Answer, ConnectionLost
 from switchyard.errors import SwitchyardError
 from switchyard.names import AppName
 from switchyard.request import parse
@@ -43,8 +43,11 @@ class AnsibleTransport:
         self.host = host
         self._connect, self._local = connect, threading.local()
 
-    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
-        """Run a command; nothing of it is logged, since requests carry secrets on standard input."""
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:  # noqa: ARG002
+        """Run a command; nothing of it is logged, since requests carry secrets on standard input.
+
+        How long it may be silent is a matter of the connection's own options.
+        """
         if not hasattr(self._local, "connection"):
             self._local.connection = self._connect()
         try:

@@ -22,7 +22,7 @@ from switchyard.control import survey
 from switchyard.control.coordinator import Coordinator
 from switchyard.control.edges import ANSWER_SECONDS, MIXED_SECONDS
 from switchyard.control.ssh import FabricTransport
-from switchyard.control.transport import Answer, Member
+from switchyard.control.transport import SILENCE_SECONDS, Answer, Member
 from switchyard.errors import SwitchyardError
 from tests.bed import Bed, Host
 from tests.bench.bars import Bench, median
@@ -57,11 +57,11 @@ class Wire:
     inner: FabricTransport
     before: Before
 
-    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:
         """Pass an order on."""
         verb = json.loads(stdin)["verb"] if stdin.startswith("{") else argv[3]
         self.before(self.host, verb)
-        return self.inner.run(argv, stdin)
+        return self.inner.run(argv, stdin, silence)
 
 
 @dataclass

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from switchyard.control import coordinator, edges, fleet, operations, rounds
+from switchyard.control.transport import SILENCE_SECONDS, ConnectionLost, Member
 from switchyard.control.transport import Answer as Said
-from switchyard.control.transport import ConnectionLost, Member
 from switchyard.engine import announce, cli, docker, effects, layout, lease
 from switchyard.engine.layout import AppPaths
 from switchyard.engine.ledger import Ledger
@@ -126,7 +126,7 @@ class Wire:
     cut: Callable[[dict[str, Any]], str] = lambda _: ""
     """Given what is asked: '' lets it pass, 'refused' never arrives, 'gone' may have, 'lost' did without answer."""
 
-    def run(self, argv: Sequence[str], stdin: str = "") -> Said:
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Said:  # noqa: ARG002
         asked = json.loads(stdin) if stdin.startswith("{") else {}
         what = {"verb": asked.get("verb") or argv[3], "order": asked}
         with self.fleet.lock:

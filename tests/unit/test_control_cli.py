@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from switchyard import chain
 from switchyard.control import cli, fleet, ledger
 from switchyard.control.hosts import Environment, HostEntry, load
-from switchyard.control.transport import Answer, ConnectionLost
+from switchyard.control.ssh import FabricTransport
+from switchyard.control.transport import SILENCE_SECONDS, Answer, ConnectionLost
 from switchyard.engine.operation import Result
 from switchyard.errors import Exit, SwitchyardError
 
@@ -28,15 +30,17 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
+        self.silences: list[float] = []
         self.ledger = b""
         self.answer: Answer | Exception = Answer(0, "", "")
 
-    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:
         assert stdin == ""
         if argv[3] == "ledger":
             # What every command asks for at its end, to keep this side's copy.
             return Answer(0, json.dumps(chain.portion(self.ledger, int(argv[6]))), "")
         self.calls.append(list(argv)[3:])
+        self.silences.append(silence)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -206,6 +210,38 @@ def test_verify_names_what_the_copy_has_and_the_ledger_has_not(host: Recorder, r
 
 
 # Errors
+
+
+@pytest.mark.parametrize(
+    ("typed", "works"),
+    [
+        (["recover", "test"], True),
+        (["prune", "test"], True),
+        (["promote", "test"], True),
+        (["abort", "test"], True),
+        (["maintenance", "test", "on"], True),
+        (["history", "test"], False),
+        (["status", "test"], False),
+    ],
+)
+def test_a_host_may_be_silent_for_longer_than_its_locks_while_it_works(
+    host: Recorder, typed: list[str], works: bool
+) -> None:
+    assert cli.main(typed) == 0
+    assert (host.silences[0] > 60) is works
+
+
+def test_ssh_waits_for_as_long_as_a_command_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = MagicMock()
+    channel.makefile.return_value.read.side_effect = TimeoutError
+    connection = MagicMock()
+    connection.client.get_transport.return_value.open_session.return_value = channel
+    transport = FabricTransport("vm1", "198.18.0.5", 22, "deploy", "", "")
+    monkeypatch.setattr(transport, "_connect", lambda: connection)
+    for seconds in (15, 600):
+        with pytest.raises(ConnectionLost, match=f"no answer within {seconds} s"):
+            transport.run(["true"], silence=seconds)
+        channel.settimeout.assert_called_with(seconds)
 
 
 @pytest.mark.parametrize("verb", ["rollback", "status", "history", "logs", "recover", "prune"])

@@ -461,14 +461,14 @@ def test_an_edge_that_has_moved_does_not_wait_for_one_that_is_silent(
     seen: list[str] = []
     back, passed = threading.Event(), {edge: pair.wires[edge].run for edge in (late, other)}
 
-    def look(argv: Any, stdin: str = "") -> Any:
+    def look(argv: Any, stdin: str = "", *_: float) -> Any:
         answer = passed[other](argv, stdin)
         seen.append(pair.serves(other))
         if seen[-1] == "1.0.0" and "1.1.0" in seen:
             back.set()
         return answer
 
-    def wait(argv: Any, stdin: str = "") -> Any:
+    def wait(argv: Any, stdin: str = "", *_: float) -> Any:
         if '"verb": "switch"' in stdin and not back.is_set():
             assert back.wait(30), "the other edge goes on with what this one does not have"
             if not answers:
@@ -500,7 +500,7 @@ def test_a_coordinator_that_dies_between_two_edges_leaves_a_lease_that_ends_and_
     late = pair.wires[first].run
     switched: list[str] = []
 
-    def run(argv: Any, stdin: str = "") -> Any:
+    def run(argv: Any, stdin: str = "", *_: float) -> Any:
         if '"verb": "switch"' in stdin and not switched:
             switched.append(first)
             with pair.lock:
@@ -539,7 +539,7 @@ def lose_control(fleet: Fleet, verb: str, monkeypatch: pytest.MonkeyPatch) -> No
     def carried_out_unheard(wire: Wire) -> Callable[..., Any]:
         late = wire.run
 
-        def run(argv: Any, stdin: str = "") -> Any:
+        def run(argv: Any, stdin: str = "", *_: float) -> Any:
             if f'"verb": "{verb}"' not in stdin:
                 return late(argv, stdin)
             # An order that is still waiting for its thread when another one's has died is never given.
@@ -1311,7 +1311,12 @@ def test_rolling_leaves_what_serves_alone_when_the_only_edge_cannot_be_told_any_
 ) -> None:
     with make_fleet(monkeypatch, tmp_path, {APP_1: ["app", "edge"], APP_2: ["app"]}) as fleet:
         fleet.deploy("1.0.0")
-        _from(fleet, APP_2, "start", lambda: setattr(fleet.machines[APP_1], "docker", False) or "")
+
+        def lose() -> str:
+            fleet.machines[APP_1].docker = False
+            return ""
+
+        _from(fleet, APP_2, "start", lose)
         done = fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)
         assert done["code"] == Exit.FAILED, fleet.said
         assert fleet.serves(APP_1) == "1.1.0"

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,6 +28,30 @@ def host(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     layout.HOST_FILE.parent.mkdir(parents=True, exist_ok=True)
     layout.HOST_FILE.write_text(json.dumps({"name": "vm1", "groups": ["app", "edge"], "edge_image": "e@1"}))
     return world
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_repair_goes_on_when_nobody_reads_it_any_more(
+    host: World, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    steps: list[str] = []
+
+    def repair(_paths: AppPaths, _host: object, say: Callable[[str], None], **_: Any) -> bool:
+        for step in ("first", "second"):
+            say(step)
+            steps.append(step)
+        return True
+
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    host.release(1, "blue")
+    monkeypatch.setattr(recover, "recover", repair)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert cli.main(["recover", *options]) == Exit.FAILED
+    assert steps == ["first", "second"]
 
 
 @pytest.mark.usefixtures("host")

@@ -11,12 +11,14 @@ from typing import TextIO
 from switchyard.control import fleet, ledger, secret_commands
 from switchyard.control.coordinator import AS_RECORDED
 from switchyard.control.hosts import PROJECT, Environment, load, resolve
-from switchyard.control.transport import Answer, ConnectionLost, Transport, engine_argv
+from switchyard.control.transport import SILENCE_SECONDS, WORK_SECONDS, Answer, ConnectionLost, Transport, engine_argv
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import check_version
 
 Handler = Callable[[argparse.Namespace, Environment], int]
 
+_WORKS = ("recover", "prune", "promote", "abort", "maintenance")
+"""Verbs that change something while they are asked; other changes are operations, which are followed."""
 _connected: dict[str, list[fleet.Member]] = {}
 
 _CODES = """exit codes:
@@ -341,7 +343,8 @@ def _tidy(arguments: argparse.Namespace, environment: Environment, members: Sequ
 
 
 def _show(transport: Transport, words: Sequence[str], prefix: str = "", out: TextIO | None = None) -> int:
-    answer: Answer = transport.run(engine_argv(*words))
+    silence = WORK_SECONDS if words[0] in _WORKS else SILENCE_SECONDS
+    answer: Answer = transport.run(engine_argv(*words), silence=silence)
     (out or sys.stdout).write("".join(f"{prefix}{line}" for line in answer.out.splitlines(keepends=True)))
     sys.stderr.write(answer.err)
     return answer.code

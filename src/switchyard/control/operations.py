@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from switchyard.control.transport import Answer, ConnectionLost, Transport, engine_argv
+from switchyard.control.transport import SILENCE_SECONDS, Answer, ConnectionLost, Transport, engine_argv
 from switchyard.errors import Exit, SwitchyardError
 from switchyard.names import new_operation
 
@@ -16,9 +16,11 @@ _RECONNECT_PAUSE = 2.0
 _UNKNOWN_ANSWERS = 10
 
 
-def ask(transport: Transport, words: Sequence[str], stdin: str = "") -> dict[str, Any]:
+def ask(
+    transport: Transport, words: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS
+) -> dict[str, Any]:
     """Run a verb that answers in JSON; raises `SwitchyardError` with the engine's own sentence and exit code."""
-    return _understand(transport, transport.run(engine_argv(*words), stdin))
+    return _understand(transport, transport.run(engine_argv(*words), stdin, silence))
 
 
 def _understand(transport: Transport, answer: Answer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from switchyard.control import fleet
 from switchyard.control.hosts import Environment, load
+from switchyard.control.transport import WORK_SECONDS
 from switchyard.errors import Exit, SwitchyardError
 
 Members = Callable[[Environment], list[fleet.Member]]
@@ -91,7 +92,7 @@ def _retire(arguments: argparse.Namespace) -> int:
             )
     for host in (host for host, found in held.items() if found["containers"]):
         print(f"secrets: the warm release on {host.host} still has it; starting that again")
-        fleet.ask(host, ["refresh", app, "--json"])
+        fleet.ask(host, ["refresh", app, "--json"], silence=WORK_SECONDS)
         if fleet.ask(host, ["secret-holders", app, "--json"], question)["containers"]:
             raise SwitchyardError(
                 f"Something on {host.host} still holds the old password: 'switchyard status' tells what runs."

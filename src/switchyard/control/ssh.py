@@ -9,11 +9,11 @@ import paramiko
 from invoke.exceptions import UnexpectedExit
 from paramiko.ssh_exception import NoValidConnectionsError, SSHException
 
-from switchyard.control.transport import Answer, ConnectionLost
+from switchyard.control.transport import SILENCE_SECONDS, Answer, ConnectionLost
 from switchyard.errors import Exit, SwitchyardError
 
 _CONNECT_SECONDS = 10
-_SILENCE_SECONDS = 15
+_KEEPALIVE_SECONDS = 5
 
 
 class FabricTransport:
@@ -39,17 +39,17 @@ class FabricTransport:
         else:
             connection.client.load_system_host_keys()
         connection.open()
-        connection.client.get_transport().set_keepalive(_SILENCE_SECONDS // 3)
+        connection.client.get_transport().set_keepalive(_KEEPALIVE_SECONDS)
         return connection
 
-    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:
         """Run a command on the host; raises `ConnectionLost`, or `SwitchyardError` for a key that does not match."""
         sent = False
         try:
             if self._connection is None:
                 self._connection = self._connect()
             sent = True
-            return self._exchange(self._connection, shlex.join(argv), stdin)
+            return self._exchange(self._connection, shlex.join(argv), stdin, silence)
         except paramiko.BadHostKeyException as error:
             raise SwitchyardError(
                 f"{self.host} ({self._address}) shows another host key than the pinned one: if the host was rebuilt, "
@@ -65,10 +65,10 @@ class FabricTransport:
             self._connection = None
             raise ConnectionLost(str(error) or type(error).__name__, sent=sent) from error
 
-    def _exchange(self, connection: fabric.Connection, command: str, stdin: str) -> Answer:
+    def _exchange(self, connection: fabric.Connection, command: str, stdin: str, silence: float) -> Answer:
         """Run over a channel of its own: Fabric's own run() sleeps between reads, and a rollback is counted in ms."""
         channel = connection.client.get_transport().open_session(timeout=_CONNECT_SECONDS)
-        channel.settimeout(_SILENCE_SECONDS)
+        channel.settimeout(silence)
         channel.exec_command(command)
         if stdin:
             channel.sendall(stdin.encode())
@@ -78,7 +78,7 @@ class FabricTransport:
             err = channel.makefile_stderr("rb").read()
         except TimeoutError as error:
             self._connection = None
-            raise ConnectionLost(f"no answer within {_SILENCE_SECONDS} s", sent=True) from error
+            raise ConnectionLost(f"no answer within {silence:g} s", sent=True) from error
         status = channel.recv_exit_status()
         if status < 0:
             # A connection that is reset ends the output as a command's end does, only without its exit code.

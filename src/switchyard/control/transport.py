@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 ENGINE = "/usr/local/sbin/switchyard"
+SILENCE_SECONDS = 15.0
+"""How long a host may say nothing before it counts as lost. What lasts longer is followed, and answers every 2 s."""
+WORK_SECONDS = 600.0
+"""The same for a verb that works while it is asked, such as recover: it may wait for locks (30 s and 60 s), and then
+for containers that stop and start, of which it says nothing before the end."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Transport(Protocol):
 
     host: str
 
-    def run(self, argv: Sequence[str], stdin: str = "") -> Answer:
-        """Run a command; raises `ConnectionLost` when the host cannot be asked."""
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:
+        """Run a command; raises `ConnectionLost` when the host cannot be asked, or says nothing for that long."""
 
 
 @dataclass(frozen=True)

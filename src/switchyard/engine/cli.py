@@ -1,6 +1,7 @@
 """The engine's verbs, as the control side, the boot unit and people on the host call them."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -380,7 +381,9 @@ def _recover(arguments: argparse.Namespace) -> int:
     from switchyard.engine.layout import AppPaths, known_apps, load_host
 
     def say(text: str) -> None:
-        print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+        # Whoever asked may have left, and a repair that has begun goes on to its end.
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
 
     host = load_host()
     names = [AppName.parse(arguments.app)] if arguments.app else known_apps()
