@@ -84,11 +84,12 @@ class ActionModule(ActionBase):
             if self._task.check_mode:
                 return self._plan(members, request)
             where = "" if fleet.single(members) is None else f"{host} "
-            if where:
-                # Ansible ends its workers without a word when it is interrupted, so it is said before.
-                display.display(
-                    "  Ctrl-C stops the following alone: the release goes on on the host, see 'switchyard status'"
-                )
+            # Ansible shows nothing of its workers any more when it is interrupted, so it is said before.
+            display.display(
+                "  Ctrl-C stops the following alone: the release goes on on the host, see 'switchyard status'"
+                if where
+                else "  Ctrl-C ends the release and takes it back; Ansible waits for that, and says nothing of it"
+            )
             excused = [name for name in str(variables.get("allow_unreachable", "")).split(",") if name]
             project, name = Path(variables["inventory_dir"]).parent, AppName(request["app"], request["environment"])
             copy = ledger.copy_file(name, project)
@@ -98,6 +99,9 @@ class ActionModule(ActionBase):
             self._keep_copy(members, name, project)
             self._leave(done)
             return self._result(done)
+        except KeyboardInterrupt as interrupt:
+            self._leave({"code": 130, "message": str(interrupt)})
+            raise
         except ConnectionLost as error:
             return {"failed": True, "unreachable": True, "msg": f"{host} cannot be reached: {error}."}
         except SwitchyardError as error:

@@ -313,6 +313,18 @@ def test_ctrl_c_stops_the_following_and_says_that_the_operation_goes_on(
     assert "What was started goes on on the host" in read()[1]
 
 
+def test_ctrl_c_on_several_hosts_says_what_was_done(
+    read: Read, monkeypatch: pytest.MonkeyPatch, host: Recorder
+) -> None:
+    def interrupted(*_: object, **__: object) -> dict[str, Any]:
+        raise KeyboardInterrupt("Interrupted by the operator. 0001-1.0.0 serves.")
+
+    assert host.calls == []
+    monkeypatch.setattr(fleet, "rollback", interrupted)
+    assert cli.main(["rollback", "test"]) == 130
+    assert read() == ("", "\nInterrupted by the operator. 0001-1.0.0 serves.\n")
+
+
 def test_who_asks_is_a_person_at_a_machine() -> None:
     assert fleet.who().count("@") == 1 and all(fleet.who().split("@"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -1324,3 +1326,124 @@ def test_rolling_leaves_what_serves_alone_when_the_only_edge_cannot_be_told_any_
         fleet.expire()
         assert fleet.deploy("1.1.0", rolling=1, probation_seconds=0.0)["code"] == 0, fleet.said
         whole(fleet, "1.1.0")
+
+
+# Ctrl-C
+
+
+def interrupting(fleet: Fleet, verb: str, **order: object) -> None:
+    """The operator types Ctrl-C while hosts are at their part of one round, the first whose order says this."""
+    typed: list[str] = []
+
+    def cut(what: dict[str, Any]) -> str:
+        if what["verb"] == verb and what["order"] and order.items() <= what["order"].items() and not typed:
+            typed.append(verb)
+            os.kill(os.getpid(), signal.SIGINT)
+        return ""
+
+    for wire in fleet.wires.values():
+        wire.cut = cut
+
+
+def settled(fleet: Fleet) -> dict[str, Any]:
+    """The last operation has its end and nobody holds the lease; returns that end."""
+    for edge in fleet.names("edge"):
+        with fleet.on(edge) as paths:
+            assert lease.holder(paths) is None, edge
+    end = fleet.history(EDGE_1)[-1]
+    assert end["event"] == "end"
+    return end
+
+
+@pytest.mark.parametrize(
+    ("act", "verb"),
+    [("deploy", verb) for verb in ("begin", "prepare", "start", "check")]
+    + [("rollback", verb) for verb in ("begin", "start", "check")],
+)
+def test_ctrl_c_before_the_switch_ends_it_and_the_old_release_serves_on(pair: Fleet, act: str, verb: str) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        pair.deploy(version)
+    interrupting(pair, verb)
+    with pytest.raises(KeyboardInterrupt, match=r"Interrupted by the operator. 0002-1.1.0 serves"):
+        pair.deploy("1.2.0") if act == "deploy" else pair.rollback()
+    heal(pair)
+    whole(pair, "1.1.0")
+    assert (settled(pair)["outcome"], settled(pair)["code"], bad(pair)) == ("failed", Exit.INTERRUPTED, [])
+    # Nobody has to wait for a lease that ends.
+    assert pair.deploy("1.3.0")["code"] == 0, pair.said
+    assert any("interrupted: hosts end what they are at" in line for line in pair.said)
+
+
+@pytest.mark.parametrize(
+    ("verb", "changes"),
+    [
+        ("switch", {}),
+        ("switch", smoke_test(status=200)),
+        ("smoke", smoke_test(status=200)),
+        ("watch", {}),
+        ("watch", {"canary": CANARY}),
+        ("promote", {"canary": CANARY}),
+    ],
+)
+def test_ctrl_c_on_probation_takes_the_release_back_and_calls_it_not_bad(
+    pair: Fleet, verb: str, changes: dict[str, Any]
+) -> None:
+    pair.deploy("1.0.0")
+    interrupting(pair, verb)
+    with pytest.raises(KeyboardInterrupt, match=r"Interrupted by the operator. 0001-1.0.0 is live again"):
+        pair.deploy("1.1.0", **changes)
+    heal(pair)
+    whole(pair, "1.0.0")
+    assert shares(pair) == [100, 100]
+    assert (settled(pair)["outcome"], bad(pair)) == ("reverted", [])
+
+
+def test_ctrl_c_while_a_canary_waits_for_a_person_takes_it_back(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    while_waiting(pair, lambda: os.kill(os.getpid(), signal.SIGINT) if not pair.said[-1].startswith("inter") else None)
+    with pytest.raises(KeyboardInterrupt, match=r"0001-1.0.0 is live again"):
+        pair.deploy("1.1.0", canary=MANUAL)
+    whole(pair, "1.0.0")
+    assert (settled(pair)["outcome"], bad(pair)) == ("reverted", [])
+
+
+@pytest.mark.parametrize("verb", ["switch", "end", "settle"])
+def test_ctrl_c_when_nothing_is_left_to_stop_changes_nothing(pair: Fleet, verb: str) -> None:
+    pair.deploy("1.0.0")
+    interrupting(pair, verb)
+    assert pair.deploy("1.1.0", probation_seconds=0.0)["code"] == 0, pair.said
+    whole(pair, "1.1.0")
+    assert settled(pair)["outcome"] == "live"
+
+
+@pytest.mark.parametrize(("verb", "order"), [("start", {}), ("switch", {"quiet": False})], ids=["amid", "at the end"])
+def test_ctrl_c_takes_a_rolling_release_back_on_all(pair: Fleet, verb: str, order: dict[str, Any]) -> None:
+    pair.deploy("1.0.0")
+    interrupting(pair, verb, **order)
+    with pytest.raises(KeyboardInterrupt, match=r"Every host is back on 0001-1.0.0"):
+        pair.deploy("1.1.0", rolling=1, probation_seconds=0.0, **smoke_test(status=200))
+    heal(pair)
+    whole(pair, "1.0.0")
+    assert (settled(pair)["outcome"], bad(pair)) == ("reverted", [])
+
+
+def test_ctrl_c_again_leaves_it_half_way_and_signals_are_python_s_own_afterwards(pair: Fleet) -> None:
+    pair.deploy("1.0.0")
+    interrupting(pair, "start")
+    again: list[str] = []
+
+    def cut(what: dict[str, Any]) -> str:
+        if what["verb"] == "abandon" and what["order"] and not again:
+            again.append("")
+            os.kill(os.getpid(), signal.SIGINT)
+        return ""
+
+    pair.wires[APP_2].cut = cut
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="Interrupted again, half-way"):
+        pair.deploy("1.1.0")
+    assert signal.getsignal(signal.SIGINT) is before
+    heal(pair)
+    pair.expire()
+    assert pair.deploy("1.1.0")["code"] == 0, pair.said
+    whole(pair, "1.1.0")

@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(arguments, SwitchyardError(f"The host cannot be reached: {error}.", Exit.UNREACHABLE))
     except SwitchyardError as error:
         return _complain(arguments, error)
-    except KeyboardInterrupt:
-        print(
-            "\nStopped following. What was started goes on on the host: 'switchyard status' shows it.", file=sys.stderr
-        )
+    except KeyboardInterrupt as interrupt:
+        # Several hosts are led from here, and their coordinator says what it did.
+        goes_on = "Stopped following. What was started goes on on the host: 'switchyard status' shows it."
+        print(f"\n{str(interrupt) or goes_on}", file=sys.stderr)
         return 130
 
 

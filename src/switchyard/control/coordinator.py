@@ -107,6 +107,7 @@ class Coordinator:
         orders = {name: fields | {"request": request if name in hosts.apps else public} for name in names}
         orders |= {name: {"verb": "database"} for name in hosts.named("db") if name not in names}
         orders[hosts.apps[0]]["gate"] = True
+        hosts.heed()
         outcomes = hosts.give("preflight", orders)
         self._edges.note_events(outcomes)
         done = require(outcomes)
@@ -139,6 +140,7 @@ class Coordinator:
                 point = {"verb": "point", "release": release, "contracts": began["contracts"]}
                 orders.insert(0, dict.fromkeys(apart, point))
         for order in orders:
+            hosts.heed()
             outcomes = hosts.give("migrate", order)
             self._edges.note_events(outcomes)
             require(outcomes)
@@ -280,7 +282,8 @@ class Coordinator:
         }
         fields |= self._foreign_ledgers()
         fields["verdict"] = worst(hosts.facts[edge].get("verdict") for edge in hosts.edges)
-        began: dict[str, Any] = require(hosts.give("preflight", {hosts.owner: fields}))[hosts.owner]["data"]
+        with hosts.interruptible():
+            began: dict[str, Any] = require(hosts.give("preflight", {hosts.owner: fields}))[hosts.owner]["data"]
         hosts.fence, self._edges.records = began["fence"], began["records"]
         self._edges.unsettled = began["verdict"]
         self._edges.note_verdict(began["verdict"])
@@ -336,14 +339,20 @@ class Coordinator:
     # Ending
 
     def _guarded(self, work: Callable[[], str], retain: int) -> dict[str, Any]:
-        """Do the work; whatever comes of it, write how it ended and leave every host settled."""
-        with self._hosts.alive():
+        """Do the work; whatever comes of it, write how it ended and leave every host settled.
+
+        After Ctrl-C as well; then it raises `KeyboardInterrupt` with what was done. One that comes when nothing is left
+        to stop changes nothing.
+        """
+        with self._hosts.interruptible(), self._hosts.alive():
             try:
                 outcome = work()
             except SwitchyardError as error:
                 outcome = self._failed(error)
             if outcome:
                 self._finish(outcome, retain)
+        if self._hosts.interrupted:
+            raise KeyboardInterrupt(self._result.message)
         return asdict(self._result)
 
     def _failed(self, error: SwitchyardError) -> str:

@@ -107,6 +107,7 @@ class Edges:
 
     def switch(self, pointer: Pointer) -> None:
         """Move every edge at once; when one cannot follow, or does not answer in time, all go back."""
+        self._hosts.heed()
         hosts, began, old = self._hosts, time.time(), self.live
         fields: dict[str, Any] = {"verb": "switch", "pointer": pointer.mark(), "within": self._within}
         fields |= {"events": self.events, "release": pointer.release, "evidence": self.evidence}
@@ -136,7 +137,8 @@ class Edges:
         except SwitchyardError as error:
             if self.live is None or (error.code is Exit.INTERRUPTED and not self._hosts.still_ours()):
                 raise
-            raise self._taken_back(self.live, error.message, error.details) from error
+            bad = error.code is Exit.REVERTED
+            raise self._taken_back(self.live, error.message, error.details, bad=bad) from error
 
     def smoke(self) -> None:
         """Have every edge run them; what becomes of a failure is for whoever asks.
@@ -152,6 +154,7 @@ class Edges:
         """
         if self.live is None:
             return
+        self._heed(self.live)
         hosts, pointer = self._hosts, replace(self.live, share=share)
         fields = {"verb": "promote", "pointer": pointer.mark(), "within": self._within, "asked_by": who}
         if failed := failures(hosts.give("switch", dict.fromkeys(hosts.edges, fields))):
@@ -169,14 +172,21 @@ class Edges:
             self._hosts.say(f"WARNING: {host} could not be put back ({error.message}); 'switchyard status' shows it")
         self.live = pointer
 
-    def _taken_back(self, pointer: Pointer, reason: str, details: str) -> SwitchyardError:
-        """Have every edge leave a release that went live; returns the error to raise."""
+    def _taken_back(self, pointer: Pointer, reason: str, details: str, *, bad: bool = True) -> SwitchyardError:
+        """Have every edge leave a release that went live, and is `bad` for that reason; returns the error to raise."""
         old = pointer.back() if pointer.previous else None
-        self.put_back(old, self._hosts.edges, reason)
+        self.put_back(old, self._hosts.edges, reason if bad else "")
         if old is None:
             return SwitchyardError(reason, Exit.REVERTED, details)
         self._hosts.result.release, self._hosts.result.colour = old.release, old.colour
         return SwitchyardError(f"{reason} {old.release} is live again.", Exit.REVERTED, details)
+
+    def _heed(self, pointer: Pointer) -> None:
+        """Have every edge leave a release on probation when the operator wants to stop."""
+        try:
+            self._hosts.heed()
+        except SwitchyardError as error:
+            raise self._taken_back(pointer, error.message, "", bad=False) from error
 
     def follow_verdict(self) -> bool:
         """Have every edge leave what one edge's watch took back while nobody led; tells whether that was so."""
@@ -206,6 +216,8 @@ class Edges:
         failed = failures(outcomes)
         if failed and not hosts.still_ours():
             raise SwitchyardError(sentences(failed), Exit.INTERRUPTED)
+        if pointer:
+            self._heed(pointer)
         blind = {host: error for host, error in failed.items() if error.code is Exit.INCONCLUSIVE}
         back = [host for host in failed if host not in blind and (went_back(failed[host]) or self._left(host))]
         if back and pointer:
@@ -232,6 +244,7 @@ class Edges:
             return ""
         said = beaten = -math.inf
         while True:
+            self._heed(pointer)
             if time.monotonic() - beaten >= BEAT_SECONDS:
                 beaten = time.monotonic()
                 hosts.beat_edges()

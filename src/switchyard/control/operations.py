@@ -49,9 +49,11 @@ def operate(
     say: Say,
     *,
     patience: float = RECONNECT_SECONDS,
+    left: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Start an operation and follow it to its end, across connections that are lost for up to `patience` seconds.
 
+    It goes on without a follower once this is `left`.
     Returns the engine's result. Raises `SwitchyardError` for what never started, and for a host that stays away.
     """
     operation = new_operation()
@@ -62,6 +64,8 @@ def operate(
     argv, given = start, stdin
     begun, unknown = False, 0
     while True:
+        if left():
+            raise SwitchyardError(f"{transport.host} is followed no longer.", Exit.INTERRUPTED)
         try:
             seen = _understand(transport, transport.run(argv, given))
         except ConnectionLost as error:

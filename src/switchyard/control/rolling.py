@@ -49,14 +49,14 @@ class Rolling:
                 self._edges.smoke()
         except SwitchyardError as error:
             hosts.say(f"FAILED: {error.message}")
-            reason = ""
             live = self._edges.live
-            if live and live.release == release and not live.rolling:
-                # All of them serve it, so some have to leave before any can go back: those that were moved last.
-                reason = error.message
+            everywhere = live is not None and live.release == release and not live.rolling
+            if everywhere:
+                # Some have to leave before any can go back: those that were moved last.
                 self._use({host: after[host] for host in after if host not in moving}, release, new)
-            back = self.unroll(old.release, old.colour, drain, reason)
-            if reason and back:
+            bad = everywhere and error.code is Exit.REVERTED
+            back = self.unroll(old.release, old.colour, drain, error.message if bad else "")
+            if everywhere and back:
                 hosts.result.release, hosts.result.colour = old.release, old.colour
             raise _gave_up(error, back, hosts.count("app"), old.release, release) from error
         hosts.result.changed, hosts.result.colour = True, new

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from switchyard.control.interrupt import Interrupt
 from switchyard.control.operations import Say, ask, operate
 from switchyard.control.transport import ConnectionLost, Member
 from switchyard.engine.operation import Result
@@ -44,6 +45,11 @@ class Hosts:
         self.began = time.monotonic()
         self.result = Result(self.op, "")
         self._heart: _Heart | None = None
+        self.interrupted = False
+        """Whether the operator's wish to stop was followed."""
+        self._interrupt = Interrupt(
+            lambda: self.say("interrupted: hosts end what they are at, then all is taken back; Ctrl-C again leaves it")
+        )
 
     def say(self, line: str) -> None:
         """Tell the operator; hosts speak side by side."""
@@ -90,7 +96,10 @@ class Hosts:
         if databases:
             self._members |= self.databases
         self.kind, self.who, self.result.kind = kind, who, kind
-        self.look()
+        try:
+            self.look()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Interrupted before anything was begun.") from None
         missing = [name for name in self.away if name not in self._excused]
         if missing:
             named = ", ".join(f"{name} ({self.away[name]})" for name in missing)
@@ -181,7 +190,8 @@ class Hosts:
         return outcomes
 
     def give_all(self, phase: str, hosts: Sequence[str], verb: str, **fields: Any) -> dict[str, dict[str, Any]]:
-        """A round in which every host gets the same order and must succeed."""
+        """A round in which every host gets the same order and must succeed; none begins after an interrupt."""
+        self.heed()
         return require(self.give(phase, {host: {"verb": verb} | fields for host in hosts}))
 
     def _order(self, host: str, order: dict[str, Any], patience: float) -> Outcome:
@@ -190,8 +200,10 @@ class Hosts:
         transport, text = self._members[host].transport, json.dumps(common | order)
         try:
             result = operate(
-                transport, ["member"], text, self.app, lambda line: self.say(f"{host}: {line}"), patience=patience
-            )
+                transport, ["member"], text, self.app, lambda line: self.say(f"{host}: {line}"), patience=patience,
+                # A watch may last for hours, and an edge that watches can be told to leave. Other orders end soon.
+                left=lambda: order["verb"] == "watch" and self._interrupt.wanted,
+            )  # fmt: skip
         except SwitchyardError as error:
             return error
         except ConnectionLost as error:
@@ -199,6 +211,18 @@ class Hosts:
         if result["code"] == 0:
             return result
         return HostFailed(f"{host}: {result['message']}", Exit(result["code"]), result["details"], result["data"])
+
+    # Ctrl-C
+
+    def interruptible(self) -> contextlib.AbstractContextManager[None]:
+        """Let Ctrl-C be a wish that `heed` follows."""
+        return self._interrupt.awaited()
+
+    def heed(self) -> None:
+        """Raise `SwitchyardError`, once, when the operator wants to stop: what comes of that is not stopped again."""
+        if self._interrupt.wanted and not self.interrupted:
+            self.interrupted = True
+            raise SwitchyardError("Interrupted by the operator.", Exit.INTERRUPTED)
 
     # The lease
 
