@@ -81,6 +81,8 @@ def test_other_values_are_rotated_by_name() -> None:
     assert list(rotated(yaml.safe_load(TEXT), ["vault_registry_password"])) == ["vault_registry_password"]
     with pytest.raises(SwitchyardError, match="did you mean 'vault_registry_password'"):
         rotated(yaml.safe_load(TEXT), ["vault_registry_pasword"])
+    with pytest.raises(SwitchyardError, match="opens every backup that there is"):
+        rotated(yaml.safe_load(TEXT), ["vault_backup_passphrase"])
     with pytest.raises(SwitchyardError, match="rotate that one"):
         rotated(yaml.safe_load(TEXT), [LOGIN])
 

@@ -29,12 +29,13 @@ from switchyard.names import nearest
 LENGTH = 40
 """Letters and digits of a new value: more than 200 bits, and nothing that a URL or a shell would change."""
 
+PASSPHRASE = "vault_backup_passphrase"
 PASSWORD, OLD, LOGIN = "vault_postgres_app_password", "vault_postgres_app_password_old", "vault_postgres_app_login"
 
 _HEADER = re.compile(r"\$ANSIBLE_VAULT;1\.[12];AES256(?:;(?P<id>\S+))?\n")
 _REFERENCE = re.compile(r"\bvault_[a-z0-9_]+\b")
 _WEAK = 16
-_OURS = ("vault_postgres_", "vault_backup_passphrase")
+_OURS = ("vault_postgres_", PASSPHRASE)
 """How names begin whose values nobody else gives out."""
 
 
@@ -87,6 +88,10 @@ def rotated(values: Mapping[str, Any], names: list[str]) -> dict[str, str]:
     for name in names:
         if name in (OLD, LOGIN):
             raise SwitchyardError(f"{name} follows {PASSWORD}: rotate that one.", Exit.USAGE)
+        if name == PASSPHRASE:
+            raise SwitchyardError(
+                f"{name} opens every backup that there is, and a new one would open none of them: keep it.", Exit.USAGE
+            )
         if name not in values and name != PASSWORD:
             raise SwitchyardError(f"The vault has no '{name}'{nearest(name, map(str, values)) or '.'}", Exit.USAGE)
         changed[name] = new_value()
