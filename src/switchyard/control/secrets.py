@@ -29,14 +29,14 @@ from switchyard.names import nearest
 LENGTH = 40
 """Letters and digits of a new value: more than 200 bits, and nothing that a URL or a shell would change."""
 
-PASSPHRASE = "vault_backup_passphrase"
 PASSWORD, OLD, LOGIN = "vault_postgres_app_password", "vault_postgres_app_password_old", "vault_postgres_app_login"
+PASSPHRASE = "vault_backup_passphrase"  # noqa: S105 - the name of a secret, not its value
+_OURS = ("vault_postgres_", PASSPHRASE)
+"""How names begin whose values nobody else gives out."""
 
 _HEADER = re.compile(r"\$ANSIBLE_VAULT;1\.[12];AES256(?:;(?P<id>\S+))?\n")
 _REFERENCE = re.compile(r"\bvault_[a-z0-9_]+\b")
 _WEAK = 16
-_OURS = ("vault_postgres_", PASSPHRASE)
-"""How names begin whose values nobody else gives out."""
 
 
 def new_value() -> str:
