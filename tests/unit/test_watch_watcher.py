@@ -197,6 +197,14 @@ def test_each_question_is_asked_about_once_a_second_and_a_slow_one_delays_no_oth
     assert [(one.name, one.new, one.old) for one in found] == [("quick", "bad", "")] * 3
 
 
+def test_a_question_that_cannot_be_asked_is_answered_badly_and_never_silent() -> None:
+    def odd() -> str:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    found = probes.ask_once(Question("health of api", odd, None, health=True))
+    assert found.new.startswith("RecursionError") and not found.blind
+
+
 def test_only_health_tells_that_the_edge_is_away() -> None:
     silent = f"{probes.BLIND} (Connection refused)"
     assert Found("health of api", silent, None, 0.0, health=True).blind

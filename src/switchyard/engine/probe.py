@@ -144,7 +144,7 @@ def _judge(answer: Answer, test: SmokeTest) -> str:
 def _judge_json(body: bytes, wanted: dict[str, str]) -> str:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "the answer is no JSON"
     for path, value in wanted.items():
         found = document

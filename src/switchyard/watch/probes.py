@@ -107,7 +107,17 @@ def launch(question: Question, deliver: Callable[[Found], None]) -> None:
 
 
 def ask_once(question: Question) -> Found:
-    """Ask the new release, and the old one right after it."""
+    """Ask the new release, and the old one right after it.
+
+    A question that cannot be asked is answered badly: one that fell silent would let the release pass.
+    """
+    try:
+        return _ask(question)
+    except Exception as error:
+        return Found(question.name, f"{type(error).__name__}: {error}", None, 0.0, question.health)
+
+
+def _ask(question: Question) -> Found:
     new = question.new()
     if question.old is None:
         return Found(question.name, new, None, 0.0, question.health)
