@@ -28,6 +28,12 @@ def line(at: float, release: str = OLD, status: int = 200, seconds: float = 0.02
     return json.dumps({"msec": at, "status": status, "seconds": seconds, "release": release}).encode() + b"\n"
 
 
+def collected(world: World) -> traffic.Minutes:
+    traffic.collect(world.paths)
+    since, until = (datetime.fromtimestamp(START + shift, UTC) for shift in (-86400, 86400))
+    return traffic.load(world.paths, since, until)
+
+
 def requests(world: World) -> dict[str, int]:
     since, until = (datetime.fromtimestamp(START + shift, UTC) for shift in (-86400, 86400))
     tallies = traffic.total(traffic.load(world.paths, since, until))
@@ -111,6 +117,22 @@ def test_lines_that_are_no_requests_are_left_out(world: World, log: Path) -> Non
     log.write_bytes(b'not json\n[1]\n{"msec": "x"}\n\n' + line(START) + b"\xff\xfe\n")
     traffic.collect(world.paths)
     assert requests(world) == {OLD: 1}
+
+
+def test_a_websocket_and_a_stream_take_as_long_as_their_answer_to_begin(world: World, log: Path) -> None:
+    entry = json.loads(line(START, status=101, seconds=1800.0)) | {"header_seconds": "0.004"}
+    log.write_bytes(json.dumps(entry).encode() + b"\n")
+    for tallies in (traffic.recent(world.paths, 300, START)[0], traffic.total(collected(world))):
+        assert tallies[OLD].seconds == 0.004
+
+
+def test_what_no_release_answered_is_kept_however_many_releases_there_are(world: World, log: Path) -> None:
+    for minute in range(3):
+        releases = ["", *(f"{number:04}-1.0.0" for number in range(1, 40))]
+        with log.open("ab") as file:
+            file.writelines(line(START + 60 * minute, release, 502) for release in releases)
+        traffic.collect(world.paths)
+    assert traffic.totals(world.paths)[""].requests == 3
 
 
 def test_an_application_without_a_log_has_no_traffic(world: World) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from switchyard.engine.effects import exclusive, replace_file, run
 from switchyard.engine.layout import LOGS, RUNTIME, AppPaths
-from switchyard.watch.accesslog import tail
+from switchyard.watch.accesslog import began, tail
 
 _GROWTH = math.log(1.1)
 _FASTEST = 0.0005
@@ -97,11 +97,16 @@ def add_lines(minutes: Minutes, lines: Iterable[bytes]) -> None:
     for line in lines:
         try:
             entry = json.loads(line)
-            minute, status, seconds = int(entry["msec"] // 60), int(entry["status"]), float(entry["seconds"])
-            release = str(entry.get("release") or "")
+            minute, status = int(entry["msec"] // 60), int(entry["status"])
+            seconds, release = _seconds(entry), str(entry.get("release") or "")
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
         minutes.setdefault(minute, {}).setdefault(release, Tally()).add(status, seconds)
+
+
+def _seconds(entry: Mapping[str, Any]) -> float:
+    """The response time: a WebSocket, a stream or a slow client does not make a release slow."""
+    return began(str(entry.get("header_seconds", "")), float(entry["seconds"]))
 
 
 def total(minutes: Minutes, first: float = 0.0, last: float = math.inf) -> dict[str, Tally]:
@@ -131,13 +136,13 @@ def recent(paths: AppPaths, seconds: float, now: float) -> tuple[dict[str, Tally
         try:
             entry = json.loads(line)
             age = now - float(entry["msec"])
-            status, taken, release = int(entry["status"]), float(entry["seconds"]), str(entry.get("release") or "")
+            status, seconds_taken, release = int(entry["status"]), _seconds(entry), str(entry.get("release") or "")
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
         if age > seconds:
             return tallies, seconds
         reach = max(reach, age)
-        tallies.setdefault(release, Tally()).add(status, taken)
+        tallies.setdefault(release, Tally()).add(status, seconds_taken)
     return tallies, reach if cut else seconds
 
 
@@ -229,8 +234,10 @@ def _collect(paths: AppPaths) -> int:
             read.inode, read.offset = stat.st_ino, 0
         count += _add_file(paths, current, read)
     if count:
-        newest = sorted(read.totals)[-_KEEP_RELEASES:]
-        data = {"inode": read.inode, "offset": read.offset, "totals": {r: read.totals[r].as_json() for r in newest}}
+        # What no release answered is counted under '', and is no release that gets old.
+        kept = [release for release in sorted(read.totals)[-_KEEP_RELEASES:] if release]
+        kept += [""] if "" in read.totals else []
+        data = {"inode": read.inode, "offset": read.offset, "totals": {r: read.totals[r].as_json() for r in kept}}
         replace_file(_read_file(paths), json.dumps(data), step="traffic.mark", mode=0o640)
         _prune(paths)
     return count

@@ -55,7 +55,7 @@ def parse(line: bytes) -> Entry | None:
         return None
     # "a, b": b was tried after a. "a : b": what a said led to another question, which b answered.
     addresses = tuple(re.split(", ", upstream.partition(" : ")[0])) if upstream else ()
-    return Entry(at, status, addresses[0] if addresses else "", addresses, _began(times, whole), path, meant)
+    return Entry(at, status, addresses[0] if addresses else "", addresses, began(times, whole), path, meant)
 
 
 def tail(path: Path, most: int = 4 << 20) -> tuple[list[bytes], bool]:
@@ -70,7 +70,8 @@ def tail(path: Path, most: int = 4 << 20) -> tuple[list[bytes], bool]:
     return lines[1 if cut else 0 : -1], cut
 
 
-def _began(times: str, whole: float) -> float:
+def began(times: str, whole: float) -> float:
+    """Seconds until the answer began: `times` is what each address took to its headers, `whole` to the last byte."""
     seconds = 0.0
     for part in re.split(", | : ", times):
         try:
