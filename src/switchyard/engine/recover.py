@@ -258,6 +258,8 @@ def _write_end(paths: AppPaths, ledger: Ledger, start: Event, live: Pointer | No
     reached = any(event["op"] == start["op"] for event in ledger.of("live"))
     outcome = "interrupted, but live" if reached else "interrupted"
     message = f"The operation died and was recovered; {serving}. The same command again converges."
+    # Told twice rather than never, when this dies in between.
+    tell_interrupted(paths, start, message)
     ledger.append(
         "end",
         op=start["op"],
@@ -268,7 +270,6 @@ def _write_end(paths: AppPaths, ledger: Ledger, start: Event, live: Pointer | No
         version=start["version"],
         release=live.release if live else "",
     )
-    tell_interrupted(paths, start, message)
     if read_result(paths, start["op"]) is None:
         result = Result(start["op"], start["kind"], int(Exit.INTERRUPTED), message, version=start["version"])
         result.release, result.colour = (live.release, live.colour) if live else ("", "")

@@ -154,8 +154,9 @@ def carry_out(paths: AppPaths, host: HostConfig, known: Probation) -> None:
         edge.point(paths, phases.site_for(paths, host, settled), host)
     already = any(event.get("op") == known.op for event in op.ledger.of("verdict"))
     if not already:
-        op.ledger.append("verdict", **known.event)
+        # Told twice rather than never, when it dies in between.
         _tell(paths, known)
+        op.ledger.append("verdict", **known.event)
     state.save(paths, known, "done", done=True)
 
 
