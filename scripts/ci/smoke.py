@@ -10,10 +10,12 @@ Then SMOKE_PAGES, one per line, each `URL [TEXT]`, are opened in a browser witho
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from typing import Any
 
 from browser import Browser
 from common import JobError, fail, get, seconds, summary, table
@@ -37,15 +39,22 @@ class Check:
         return cls(url, int(word), text.strip()) if word.isdigit() else cls(url, 200, rest.strip())
 
 
+def _opened(url: str) -> Any:
+    """The answer, whatever its status."""
+    try:
+        return urllib.request.urlopen(url, timeout=10)  # noqa: S310 - http(s) was checked
+    except urllib.error.HTTPError as error:
+        return error
+
+
 def ask(check: Check) -> str:
     """Ask once; returns what is wrong, or nothing."""
     try:
-        with urllib.request.urlopen(check.url, timeout=10) as answer:  # noqa: S310 - http(s) was checked
+        with _opened(check.url) as answer:
             status, headers, body = answer.status, answer.headers, answer.read(1 << 20).decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        status, headers, body = error.code, error.headers, error.read(1 << 20).decode(errors="replace")
-    except OSError as error:
-        return f"does not answer ({getattr(error, 'reason', error)})"
+    except (OSError, http.client.HTTPException) as error:
+        # An answer that was cut short is none, and is asked for again.
+        return f"does not answer ({getattr(error, 'reason', '') or error})"
     header, version = get("SMOKE_RELEASE_HEADER"), get("VERSION")
     if status != check.status:
         return f"answers {status}, not {check.status}"

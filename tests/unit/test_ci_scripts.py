@@ -116,6 +116,8 @@ def test_smoke_tests_from_outside_tell_what_is_wrong() -> None:
         def do_GET(self) -> None:
             self.send_response(404 if self.path == "/gone" else 200)
             self.send_header("X-Release", "1.0.0")
+            if self.path == "/short":
+                self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.wfile.write(b"well")
 
@@ -138,6 +140,7 @@ def test_smoke_tests_from_outside_tell_what_is_wrong() -> None:
         assert f"{base}/ does not contain 'ill'" in smoke(f"{base}/ ill").stderr
         assert f"{base}/gone answers 404, not 200" in smoke(f"{base}/gone").stderr
         assert "is no http(s) address" in smoke("file:///etc/passwd").stderr
+        assert f"{base}/short does not answer (IncompleteRead" in smoke(f"{base}/short").stderr
     finally:
         server.shutdown()
         server.server_close()
