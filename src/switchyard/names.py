@@ -5,6 +5,7 @@ else has to quote or escape.
 """
 
 import difflib
+import hashlib
 import re
 import secrets
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ _ENVIRONMENT = re.compile(r"[a-z][a-z0-9]*")
 _SERVICE = _APP
 # The characters of a container tag (distribution specification), which is what a version becomes.
 _VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_OPERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
+_OPERATION = re.compile(r"\d{8}T\d{6}-(?:[0-9a-f]{6}|[0-9a-f]{32})")
 _RELEASE_ID = re.compile(r"(\d{4,})-(" + _VERSION.pattern + ")")
 _SEMVER = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
 
@@ -116,6 +117,15 @@ def is_newer(version: str, than: str) -> bool:
 def new_operation() -> str:
     """Make an operation id: the time (UTC) and six random digits."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def derived_operation(time: str, *of: str) -> str:
+    """Make the operation id that belongs to `of`: as long as it takes for nobody to find others that come to the same.
+
+    `time` is written as in `new_operation`; ids sort by it, and what sorts first is pruned first.
+    """
+    digest = hashlib.sha256("\n".join(of).encode()).hexdigest()
+    return f"{time}-{digest[:32]}"
 
 
 def check_operation(text: str) -> str:

@@ -3,20 +3,22 @@
 import random
 import re
 from collections.abc import Iterator
+from itertools import permutations
 
 _VERSION = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}"
 _COMMIT = r" --commit [0-9a-f]{7,64}"
 _RUN = r" --run https://[A-Za-z0-9][A-Za-z0-9.:\-]{0,100}/[A-Za-z0-9._~/\-]{1,200}"
-ALLOWED = re.compile(
-    rf"(?a:status|history|logs|(deploy {_VERSION}|rollback( {_VERSION})?)"
-    rf"({_COMMIT}({_RUN})?|{_RUN}({_COMMIT})?)?)"
-)
+_KEY = r" --idempotency-key [0-9]{8}T[0-9]{6}-[0-9a-f]{32}"
+_OPTIONS = "|".join("".join(f"({option})?" for option in order) for order in permutations((_COMMIT, _RUN, _KEY)))
+ALLOWED = re.compile(rf"(?a:status|history|logs|(deploy {_VERSION}|rollback( {_VERSION})?)({_OPTIONS}))")
 """The grammar as one expression, written apart from the parser that it judges."""
 
 VALID = (
     "status", "history", "logs", "deploy 1.4.0", "rollback", "rollback 1.3.2", "deploy v2.0.0-rc.1",
     "deploy 1.4.0 --commit 0123abcd", "rollback --run https://ci.example.com/runs/7",
     "deploy 1.4.0 --commit 0123abcd --run https://ci.example.com/o/r/actions/runs/7",
+    f"rollback --idempotency-key 20260102T030405-{'0a' * 16}",
+    f"deploy 1.4.0 --run https://ci.example.com/7 --idempotency-key 20260102T030405-{'f1' * 16} --commit 0123abcd",
 )  # fmt: skip
 ATTACKS = (
     "", " ", "sh", "bash -i", "sudo -i", "deploy", "deploy  1.0.0", "deploy 1.0.0 ", " deploy 1.0.0", "deploy 1.0;id",
@@ -30,6 +32,10 @@ ATTACKS = (
     "deploy " + "1" * 129, "deploy 1.0.0 " + "x" * 9000, "deploy \uff11.0.0", "deploy 1.0.0\r", "deploy\t1", "deploy é",
     "rollback *", "deploy 1.0.0|id", "deploy 1.0.0>f", "status\n", "logs;id", "-v", "--", "deploy --", "deploy {a,b}",
     "env LD_PRELOAD=/tmp/x.so deploy 1.0.0", "SSH_ORIGINAL_COMMAND=status", "git-upload-pack x", "deploy @sha256:0",
+    "rollback --idempotency-key", "rollback --idempotency-key x", f"rollback --idempotency-key {'0a' * 16}",
+    "rollback --idempotency-key 20260102T030405-abcdef", f"status --idempotency-key 20260102T030405-{'0a' * 16}",
+    f"rollback --idempotency-key 20260102T030405-{'0A' * 16}", f"rollback --idempotency-key ../0102T030405-{'0a' * 16}",
+    f"rollback --idempotency-key \uff120260102T030405-{'0a' * 16}", "rollback --operation 20260102T030405-abcdef",
 )  # fmt: skip
 _PIECES = (
     *" \t\n\r\0;|&$`'\"\\<>(){}[]*?!~#=%@:/.-_,",

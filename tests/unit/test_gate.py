@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from switchyard.engine import cli, follow, layout, lease
 from switchyard.engine.operation import Result, write_result
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.gate import access, definition, grammar
+from switchyard.gate import access, definition, grammar, verbs
 from switchyard.gate.grammar import Order
 from switchyard.gate.grammar import parse as parse_line
+from switchyard.names import check_operation
 from switchyard.request import parse
 from tests.pipeline.lines import ALLOWED, ATTACKS, VALID, lines
 from tests.unit.engine_world import NAME, OPERATION, World, service
@@ -35,7 +37,8 @@ def test_nothing_outside_the_grammar_passes() -> None:
             continue
         passed += 1
         assert ALLOWED.fullmatch(line), repr(line)
-        assert not set(order.version + order.commit + order.run_url) & set(" \t\n\r\0;|&$`'\"\\<>(){}*?")
+        said = order.version + order.commit + order.run_url + order.idempotency_key
+        assert not set(said) & set(" \t\n\r\0;|&$`'\"\\<>(){}*?")
     assert len(VALID) <= passed < FUZZED / 2
 
 
@@ -50,6 +53,8 @@ def test_every_valid_form_is_understood() -> None:
     whole = parse_line("deploy 1.4.0 --run https://ci.example.com/7 --commit 0123abcd")
     assert whole == Order("deploy", "1.4.0", "0123abcd", "https://ci.example.com/7")
     assert parse_line("rollback --commit 0123abcd") == Order("rollback", "", "0123abcd")
+    key = f"20260102T030405-{'0a' * 16}"
+    assert parse_line(f"rollback --idempotency-key {key}") == Order("rollback", idempotency_key=key)
 
 
 # What it becomes
@@ -177,6 +182,106 @@ def test_the_next_job_attaches_to_the_same_deploy_and_to_no_other(
     assert gate(monkeypatch, "deploy 3.0.0") == Exit.BUSY
     assert gate(monkeypatch, "rollback") == Exit.BUSY
     assert followed == [OPERATION]
+
+
+# The same order again, after a lost connection
+
+
+def key_of(when: datetime | None = None, digits: str = "0a" * 16) -> str:
+    """An idempotency key as a job chooses it."""
+    return f"{when or datetime.now(UTC):%Y%m%dT%H%M%S}-{digits}"
+
+
+@pytest.fixture
+def started(gated: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of what was started on a host that served 1.0.0; each ends at once, and leaves its result."""
+    gated.release(1, "blue", version="1.0.0")
+    real, ids = follow.start, list[str]()
+
+    def start(paths: Any, kind: str, request: dict[str, Any], operation: str = "") -> str:
+        ids.append(real(paths, kind, request, operation))
+        write_result(paths, Result(ids[-1], kind, message=f"{kind} {len(ids)}", changed=True, previous="0001-1.0.0"))
+        return ids[-1]
+
+    monkeypatch.setattr(follow, "start", start)
+    return ids
+
+
+def test_a_rollback_said_again_after_it_ended_is_not_gone_back_once_more(
+    started: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"rollback --idempotency-key {key_of()}"
+    assert gate(monkeypatch, line) == gate(monkeypatch, line) == 0
+    first, again = map(json.loads, capsys.readouterr().out.splitlines())
+    assert len(started) == 1 and first == again and again["op"] == check_operation(started[0])
+    # Somebody who means it says it with another key, or by hand with none.
+    assert gate(monkeypatch, f"rollback --idempotency-key {key_of(digits='0b' * 16)}") == 0
+    assert gate(monkeypatch, "rollback") == gate(monkeypatch, "rollback") == 0
+    assert len(set(started)) == 4
+
+
+def test_a_deploy_that_ended_meanwhile_is_answered_as_it_ended(
+    started: list[str], gated: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"deploy 2.0.0 --idempotency-key {key_of()}"
+    assert gate(monkeypatch, line) == 0
+    capsys.readouterr()
+    assert gate(monkeypatch, line) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["changed"] and told["previous"] == "0001-1.0.0", "the job could not go back"
+    write_result(gated.paths, Result(started[0], "deploy", int(Exit.REVERTED), "2.0.0 was taken back."))
+    # Also when nothing could be released any more: the answer needs no definition.
+    monkeypatch.setattr(definition, "request", lambda *_: pytest.fail("it was asked what to release"))
+    assert gate(monkeypatch, line) == Exit.REVERTED
+    assert len(started) == 1
+
+
+def test_what_began_and_left_neither_log_nor_result_is_not_begun_again(
+    gated: World, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"rollback --idempotency-key {key_of()}"
+    assert gate(monkeypatch, line) == 0
+    # A full disk, say; the ledger had room for its start.
+    gated.paths.result(started[0]).unlink()
+    gated.ledger().append("start", op=started[0], kind="rollback", who="ci:hub", version="1.0.0")
+    gated.docker.answers["systemctl show"] = (0, "inactive\n", "")
+    assert gate(monkeypatch, line) == Exit.INTERRUPTED and len(started) == 1
+
+
+def test_an_idempotency_key_names_nothing_of_another_key_application_or_order(
+    started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {"hosts": ["vm1"], "keys": {"hub": FINGERPRINT, "lab": FINGERPRINT}}
+    for name in (str(NAME), "shop-other"):
+        (access.FOLDER / f"{name}.json").write_text(json.dumps(both))
+    key = key_of()
+    for name, ci_key, order in (
+        (str(NAME), "hub", "rollback"),
+        (str(NAME), "lab", "rollback"),
+        ("shop-other", "hub", "rollback"),
+        (str(NAME), "hub", "rollback 1.0.0"),
+        (str(NAME), "hub", "deploy 1.0.0"),
+    ):
+        monkeypatch.setenv("SSH_ORIGINAL_COMMAND", f"{order} --idempotency-key {key}")
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        assert cli.main(["gate", name, ci_key]) == 0
+    assert len(set(started)) == 5
+    # Ids that the engine makes are shorter: no key comes to one, however long somebody tries.
+    assert all(len(operation) > len(OPERATION) for operation in started)
+
+
+@pytest.mark.parametrize("days", [-2, 2])
+def test_a_key_from_another_day_begins_nothing_and_still_finds_what_it_began(
+    started: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], days: int
+) -> None:
+    line = f"rollback --idempotency-key {key_of(datetime.now(UTC) + timedelta(days=days))}"
+    assert gate(monkeypatch, line) == Exit.USAGE
+    assert "set the clock" in capsys.readouterr().err and started == []
+    assert gate(monkeypatch, f"rollback --idempotency-key 20269999T999999-{'0a' * 16}") == Exit.USAGE
+    monkeypatch.setattr(verbs, "_LASTS", timedelta(days=3))
+    assert gate(monkeypatch, line) == 0
+    monkeypatch.setattr(verbs, "_LASTS", timedelta(days=1))
+    assert gate(monkeypatch, line) == 0 and len(started) == 1
 
 
 def test_a_reader_who_is_gone_does_not_look_like_success(gated: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The gate's grammar. Pure; everything that a key sends is one line, and what is not in the grammar is refused whole.
 
-deploy VERSION [--commit SHA] [--run URL]
-rollback [VERSION] [--commit SHA] [--run URL]
+deploy VERSION [--commit SHA] [--run URL] [--idempotency-key KEY]
+rollback [VERSION] [--commit SHA] [--run URL] [--idempotency-key KEY]
 status | history | logs
 """
 
@@ -14,23 +14,28 @@ from switchyard.errors import Exit, SwitchyardError
 Verb = Literal["deploy", "rollback", "status", "history", "logs"]
 
 USAGE = "deploy VERSION | rollback [VERSION] | status | history | logs"
-LONGEST = 512
+LONGEST = 640
 # A container tag (distribution specification), narrower than `names.check_version`: it never begins with '_'.
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _OPTIONS = {
     "--commit": re.compile(r"[0-9a-f]{7,64}", re.ASCII),
     "--run": re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.:-]{0,100}/[A-Za-z0-9._~/-]{1,200}", re.ASCII),
+    "--idempotency-key": re.compile(r"\d{8}T\d{6}-[0-9a-f]{32}", re.ASCII),
 }
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a key asked for. `commit` and `run_url` are told to people; nothing is decided by them."""
+    """What a key asked for. `commit` and `run_url` are told to people; nothing is decided by them.
+
+    The same order with the same `idempotency_key` (time and random digits, chosen by who gives it) is one operation.
+    """
 
     verb: Verb
     version: str = ""
     commit: str = ""
     run_url: str = ""
+    idempotency_key: str = ""
 
 
 def parse(line: str) -> Order:
@@ -56,9 +61,13 @@ def parse(line: str) -> Order:
     while rest:
         option, value = rest.pop(0), rest.pop(0) if rest else ""
         if option not in _OPTIONS or option in given or not _OPTIONS[option].fullmatch(value):
-            raise _refuse("after the version there may be '--commit' with a hash and '--run' with an https:// address")
+            raise _refuse(
+                "after the version there may be '--commit' with a hash, '--run' with an https:// address and "
+                "'--idempotency-key' with time and 32 hexadecimal digits"
+            )
         given[option] = value
-    return Order(cast(Verb, verb), version, given.get("--commit", ""), given.get("--run", ""))
+    commit, run_url, key = (given.get(option, "") for option in ("--commit", "--run", "--idempotency-key"))
+    return Order(cast(Verb, verb), version, commit, run_url, key)
 
 
 def _refuse(problem: str) -> SwitchyardError:

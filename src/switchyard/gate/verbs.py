@@ -4,15 +4,19 @@ import argparse
 import json
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from switchyard.engine.verb import VerbAdder, show
 from switchyard.errors import Exit, SwitchyardError
-from switchyard.names import AppName
+from switchyard.names import AppName, derived_operation
 
 if TYPE_CHECKING:
     from switchyard.engine.layout import AppPaths
     from switchyard.gate.grammar import Order
+
+_LASTS = timedelta(days=1)
+"""How far a key's time may be from ours: its operation is pruned by it, and may not begin once more after that."""
 
 
 def add_verbs(verb: VerbAdder) -> None:
@@ -38,7 +42,7 @@ def _gate(arguments: argparse.Namespace) -> int:
     if order.verb in ("history", "logs"):
         return _look(order.verb, str(paths.name))
     access.refuse_fleet(paths.name, allowed, order.version)
-    return _operate(paths, order, f"ci:{arguments.key}")
+    return _operate(paths, order, arguments.key)
 
 
 def _note_keys(arguments: argparse.Namespace) -> int:
@@ -62,19 +66,22 @@ def _look(verb: str, name: str) -> int:
     return main([verb, name])
 
 
-def _operate(paths: "AppPaths", order: "Order", who: str) -> int:
+def _operate(paths: "AppPaths", order: "Order", key: str) -> int:
     """Start or attach, and follow to the end. Progress goes to standard error, the result to standard output."""
     from switchyard.engine import follow
     from switchyard.gate import definition
 
-    operation = _under_way(paths, order)
+    own, who = _own(paths, order, key), f"ci:{key}"
+    operation = _begun(paths, own)
     if operation:
+        _say(f"this order was given before ({operation}); following it")
+    elif operation := _under_way(paths, order):
         _say(f"{order.verb} {order.version} is under way already ({operation}); following it")
     elif order.verb == "deploy":
-        operation = follow.start(paths, "deploy", definition.request(paths, order, who))
+        operation = follow.start(paths, "deploy", definition.request(paths, order, who), own)
     else:
         request = {"version": order.version, "who": who, "revision": order.commit, "run_url": order.run_url}
-        operation = follow.start(paths, "rollback", request)
+        operation = follow.start(paths, "rollback", request, own)
     result = follow.to_end(paths, operation, _say)
     if result["code"] != 0 and result["phases"]:
         _say(f"failed in phase {list(result['phases'])[-1]}, exit code {result['code']}")
@@ -83,6 +90,42 @@ def _operate(paths: "AppPaths", order: "Order", who: str) -> int:
         _say(str(result["details"]))
     print(json.dumps(_told(result)), flush=True)
     return int(result["code"])
+
+
+def _own(paths: "AppPaths", order: "Order", key: str) -> str:
+    """The id of this very order's operation, whether it began or not; empty without an idempotency key.
+
+    What the sender chooses goes into it together with what it is bound to, so that it leads to nothing of others.
+    """
+    if not order.idempotency_key:
+        return ""
+    time = order.idempotency_key.partition("-")[0]
+    return derived_operation(time, str(paths.name), key, order.verb, order.version, order.idempotency_key)
+
+
+def _begun(paths: "AppPaths", own: str) -> str:
+    """The operation `own` if it was ever started here; raises `SwitchyardError` when it is not one of these days."""
+    from switchyard.engine import follow
+    from switchyard.engine.ledger import Ledger
+
+    # On a full disk there may be neither log nor result.
+    if own and (follow.is_known(paths, own) or any(e.get("op") == own for e in Ledger.load(paths).of("start"))):
+        return own
+    if own and not _is_of_these_days(own):
+        raise SwitchyardError(
+            f"Refused: the order's idempotency key is of {own[:15]}, and here it is {datetime.now(UTC):%Y%m%dT%H%M%S} "
+            "(UTC): set the clock of the runner, or give the order anew.",
+            Exit.USAGE,
+        )
+    return ""
+
+
+def _is_of_these_days(operation: str) -> bool:
+    try:
+        given = datetime.strptime(f"{operation[:15]}+0000", "%Y%m%dT%H%M%S%z")
+    except ValueError:
+        return False
+    return abs(datetime.now(UTC) - given) < _LASTS
 
 
 def _under_way(paths: "AppPaths", order: "Order") -> str:
