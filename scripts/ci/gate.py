@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from common import JobError, get, need, private_file, say, seconds
 
 BUSY = 3
+USAGE = 2
 UNREACHABLE = 14
+ENGINE_MISMATCH = 15
+KEY_OPTION = "--idempotency-key"
 _LOST = 255
 """What ssh itself ends with, whatever happened to the connection."""
 _PAUSE = 5.0
@@ -59,24 +64,31 @@ class Gate:
     def order(self, line: str) -> tuple[int, dict[str, Any]]:
         """Say a line and follow what becomes of it; returns exit code and result (empty when nothing was begun).
 
-        A lost connection is no failure: the host goes on, and the same line again meets the same operation. Waits
-        DEPLOY_WAIT_SECONDS for another operation to end. Raises `JobError` when the host stays out of reach.
+        A lost connection is no failure: the host goes on, and the same line with the same key again meets the same
+        operation, also when that has ended. Waits DEPLOY_WAIT_SECONDS for another operation to end. Raises `JobError`
+        when the host stays out of reach, or has an engine that does not know such keys: it would go back twice.
         """
+        key = new_key()
         patience = seconds("DEPLOY_WAIT_SECONDS", 300)
         began = lost_since = 0.0
         while True:
-            code, out, said = self._say(line)
+            code, out, said = self._say(f"{line} {KEY_OPTION} {key}")
+            result = _result(out)
             now = time.monotonic()
             began = began or now
             if code == _LOST:
                 lost_since = lost_since or now
                 self._judge_loss(said, now - lost_since)
-            elif code == BUSY and now - began < patience:
+            elif code == BUSY and not result.get("changed") and now - began < patience:
                 say(f"{self.host} is busy; trying again for another {patience - (now - began):.0f} s")
             else:
-                return code, _result(out)
+                self._judge_refusal(code, said)
+                return code, result
             if code == BUSY:
                 lost_since = 0.0
+            if code == BUSY and result:
+                # An operation began and ended as busy; by its key we would only be told so again.
+                key = new_key()
             time.sleep(_PAUSE)
 
     def show(self, line: str) -> int:
@@ -101,6 +113,13 @@ class Gate:
         reader.join(5)
         return code, out, "".join(said)
 
+    def _judge_refusal(self, code: int, said: str) -> None:
+        if code == USAGE and "Refused: after the version there may be" in said and KEY_OPTION not in said:
+            raise JobError(
+                f"{self.host} has an engine that does not know {KEY_OPTION}, and did nothing: run provision.yml.",
+                ENGINE_MISMATCH,
+            )
+
     def _judge_loss(self, said: str, lasted: float) -> None:
         if "Host key verification failed" in said or "HOST IDENTIFICATION HAS CHANGED" in said:
             raise JobError(
@@ -120,6 +139,11 @@ class Gate:
                 UNREACHABLE,
             )
         say(f"the connection to {self.host} was lost; what was begun goes on there, connecting again")
+
+
+def new_key() -> str:
+    """What makes an order one, however often it is said: the time (UTC) and digits that no other order has."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(16)}"
 
 
 def _pass_on(stream: IO[str] | None, said: list[str]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from switchyard.errors import Exit
+from switchyard.errors import Exit, SwitchyardError
+from switchyard.gate.grammar import parse as parse_line
 from tests.pipeline.expressions import evaluate, fill
 from tests.pipeline.receiver import Receiver
 from tests.pipeline.runner import CALLERS, STAND_INS, WORKFLOWS
@@ -181,6 +182,63 @@ def test_a_host_that_stays_away_is_named_and_what_was_begun_there_is_not_called_
     assert done.returncode == 14, done
     assert "127.0.0.1 cannot be reached. What was begun there finishes or reverts by itself" in done.stderr
     assert "result=unreachable" in done.stdout
+
+
+LIVE = '{"release": "0002-1.1.0", "changed": true}'
+OLD = "Refused: after the version there may be '--commit' with a hash and '--run' with an https:// address. It may say:"
+
+
+def said_at_a_gate(tmp_path: Path, *answers: tuple[int, str, str]) -> tuple[str, str, list[tuple[str, str]]]:
+    """What an order came to and what was told, and each line that was said with its key; ssh answers in this order."""
+    for number, (code, out, err) in enumerate(answers, start=1):
+        (tmp_path / f"answer{number}").write_text(f"cat <<'E'\n{out}\nE\ncat >&2 <<'E'\n{err}\nE\nexit {code}\n")
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\ncd {tmp_path}\nfor line; do :; done\necho "$line" >> said\n. ./answer$(wc -l < said)\n')
+    ssh.chmod(0o755)
+    program = (
+        "import gate\ngate._PAUSE = 0\n"
+        "try:\n    print(gate.Gate(['ssh'], 'vm1').order('rollback'))\n"
+        "except gate.JobError as error:\n    print(error.code, error)\n"
+    )
+    known = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd=CI, env=known, capture_output=True, text=True
+    )
+    halves = [line.partition(" --idempotency-key ") for line in (tmp_path / "said").read_text().splitlines()]
+    assert all(re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{32}", key) for _, _, key in halves), halves
+    return done.stdout, done.stderr, [(line, key) for line, _, key in halves]
+
+
+def test_an_order_is_one_however_often_it_is_said_and_a_new_one_has_another_key(tmp_path: Path) -> None:
+    told, err, said = said_at_a_gate(tmp_path, (255, "", "broken pipe"), (3, "", "busy"), (0, LIVE, ""))
+    assert told == "(0, {'release': '0002-1.1.0', 'changed': True})\n" and "was lost" in err and "is busy" in err
+    assert len(said) == 3 and set(said) == {("rollback", said[0][1])}
+    (tmp_path / "said").unlink()
+    assert said_at_a_gate(tmp_path, (0, LIVE, ""))[2] != said[:1]
+
+
+def test_what_ended_as_busy_is_tried_anew_unless_it_had_switched(tmp_path: Path) -> None:
+    # The same key would only be told again how the first try ended.
+    told, _, said = said_at_a_gate(tmp_path, (3, '{"changed": false}', ""), (255, "", ""), (0, LIVE, ""))
+    assert told.startswith("(0, ") and said[0] != said[1] == said[2]
+    (tmp_path / "said").unlink()
+    told, _, said = said_at_a_gate(tmp_path, (3, '{"changed": true}', ""))
+    assert told == "(3, {'changed': True})\n" and len(said) == 1
+
+
+def test_a_host_with_an_older_engine_is_told_from_an_order_that_is_refused(tmp_path: Path) -> None:
+    told, _, said = said_at_a_gate(tmp_path, (2, "", OLD))
+    assert told.startswith("15 vm1 ") and "run provision.yml" in told and len(said) == 1
+    (tmp_path / "said").unlink()
+    assert said_at_a_gate(tmp_path, (2, "", "Refused: this is no version."))[0] == "(2, {})\n"
+
+
+def test_both_ends_of_the_gate_have_the_same_form_of_a_key() -> None:
+    code = "import gate; print('rollback', gate.KEY_OPTION, gate.new_key())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=CI, capture_output=True, text=True)
+    assert parse_line(done.stdout.strip()).idempotency_key == done.stdout.split()[-1]
+    with pytest.raises(SwitchyardError, match=r"^Refused: after the version .*--idempotency-key"):
+        parse_line("rollback --commit HEAD")
 
 
 def test_a_job_knows_every_exit_code_and_what_could_not_be_judged_did_not_fail() -> None:
