@@ -248,6 +248,27 @@ def test_what_began_and_left_neither_log_nor_result_is_not_begun_again(
     assert gate(monkeypatch, line) == Exit.INTERRUPTED and len(started) == 1
 
 
+def test_an_order_that_attached_is_answered_by_the_same_operation_after_that_ended(
+    started: list[str], gated: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    op = gated.operation()
+    op.ledger = gated.ledger()
+    op.begin("2.0.0")
+    monkeypatch.setattr(lease, "_started", lambda _: "1")
+    monkeypatch.setattr(lease.Lease, "process_alive", True)
+    lost = SwitchyardError("The connection was lost.")
+    with monkeypatch.context() as cut:
+        cut.setattr(follow, "to_end", lambda *_: (_ for _ in ()).throw(lost))
+        line = f"deploy 2.0.0 --idempotency-key {key_of()}"
+        assert gate(monkeypatch, line) == Exit.FAILED
+    op.result.code, op.result.message = int(Exit.REVERTED), "2.0.0 was taken back."
+    op.end("reverted")
+    op.write_result()
+    capsys.readouterr()
+    assert gate(monkeypatch, line) == Exit.REVERTED and started == []
+    assert json.loads(capsys.readouterr().out)["op"] == OPERATION
+
+
 def test_an_idempotency_key_names_nothing_of_another_key_application_or_order(
     started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The gate's verbs: the forced command of a CI key, and the ledger's lines about keys."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -76,6 +77,7 @@ def _operate(paths: "AppPaths", order: "Order", key: str) -> int:
     if operation:
         _say(f"this order was given before ({operation}); following it")
     elif operation := _under_way(paths, order):
+        _attach(paths, own, operation)
         _say(f"{order.verb} {order.version} is under way already ({operation}); following it")
     elif order.verb == "deploy":
         operation = follow.start(paths, "deploy", definition.request(paths, order, who), own)
@@ -104,20 +106,38 @@ def _own(paths: "AppPaths", order: "Order", key: str) -> str:
 
 
 def _begun(paths: "AppPaths", own: str) -> str:
-    """The operation `own` if it was ever started here; raises `SwitchyardError` when it is not one of these days."""
+    """The operation `own` if it was ever started here, or the one that this order attached to.
+
+    Raises `SwitchyardError` when there is none and the order is not one of these days.
+    """
     from switchyard.engine import follow
     from switchyard.engine.ledger import Ledger
+    from switchyard.engine.operation import read_result
 
+    if not own:
+        return ""
+    if ended := read_result(paths, own):
+        return str(ended["op"])
     # On a full disk there may be neither log nor result.
-    if own and (follow.is_known(paths, own) or any(e.get("op") == own for e in Ledger.load(paths).of("start"))):
+    if follow.is_known(paths, own) or any(event.get("op") == own for event in Ledger.load(paths).of("start")):
         return own
-    if own and not _is_of_these_days(own):
+    if not _is_of_these_days(own):
         raise SwitchyardError(
             f"Refused: the order's idempotency key is of {own[:15]}, and here it is {datetime.now(UTC):%Y%m%dT%H%M%S} "
             "(UTC): set the clock of the runner, or give the order anew.",
             Exit.USAGE,
         )
     return ""
+
+
+def _attach(paths: "AppPaths", own: str, operation: str) -> None:
+    """Note whose end is this order's: after a lost connection it may be over, and would be begun once more."""
+    from switchyard.engine.effects import replace_file
+
+    # The operation goes on on a full disk, and so does who follows it.
+    with contextlib.suppress(SwitchyardError):
+        if own not in ("", operation):
+            replace_file(paths.result(own), json.dumps({"op": operation}) + "\n", step="gate.attach", mode=0o640)
 
 
 def _is_of_these_days(operation: str) -> bool:
