@@ -58,6 +58,21 @@ def test_unfinished_dumps_are_not_uploaded_and_files_of_such_names_are(world: Wo
     assert "--exclude=*.new" not in argv
 
 
+def test_a_lock_that_a_killed_run_left_is_removed_and_nothing_is_made_anew(world: World, backup: Backup) -> None:
+    answer(world, "^restic", 0)
+    answer(world, "^restic (?!.*--no-lock).* cat ", 11, err="unable to create lock in backend: repository is locked")
+    answer(world, "^restic .* init", 1, err="Fatal: config file already exists")
+    backups._restic_once(backup, backup.repositories[0], ["/uploads"])
+    words = [word for argv in world.ran("restic") for word in argv if word in ("init", "unlock", "backup")]
+    assert words == ["unlock", "backup"]
+
+
+def test_files_are_restored_beside_a_lock(world: World, backup: Backup) -> None:
+    answer(world, "^restic", 0, json.dumps({"total_size": 1}))
+    answer(world, "^restic (?!.*--no-lock)", 11, err="unable to create lock in backend: repository is locked")
+    assert backups.restore_files(backup, "local", "latest") == backup.folder / "files"
+
+
 def test_files_are_restored_only_where_there_is_room(
     world: World, backup: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -322,8 +322,9 @@ def _restic_once(backup: Backup, repository: Repository, paths: list[str]) -> No
     def restic(*words: str, step: str, timeout: float, check: bool = True) -> int:
         return run([*argv, *words], step=step, environment=environment, timeout=timeout, check=check).code
 
-    # Locks of a killed run are stale and go; a repository that is not there yet is made.
-    if restic("cat", "config", step="files.look", timeout=120, check=False) != 0:
+    # Locks of a killed run are stale and go; a repository that is not there yet is made. One of those locks must not
+    # make it look as if it were not there.
+    if restic("cat", "config", "--no-lock", step="files.look", timeout=120, check=False) != 0:
         restic("init", step="files.init", timeout=120)
     restic("unlock", step="files.unlock", timeout=120)
     # What a dump leaves that was killed is no dump.
@@ -346,10 +347,11 @@ def restore_files(backup: Backup, name: str, snapshot: str) -> Path:
     argv, environment = repositories.restic(backup, backup.repositories[backup.number(name) - 1])
     place = backup.folder / "files"
     with alone(backup, wait=SHORT_SECONDS):
-        asking = ("stats", snapshot, "--mode", "restore-size", "--json")
+        # A lock that a killed run left keeps nobody from the files: nothing else is at work on them now.
+        asking = ("stats", snapshot, "--mode", "restore-size", "--json", "--no-lock")
         told = run([*argv, *asking], step="files.size", environment=environment, timeout=1800)
         require_space(place, int(json.loads(told.out)["total_size"]), "what is restored")
-        words = ("restore", snapshot, "--target", str(place))
+        words = ("restore", snapshot, "--target", str(place), "--no-lock")
         run([*argv, *words], step="files.restore", environment=environment, timeout=6 * HOURS)
     return place
 
