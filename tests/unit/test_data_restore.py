@@ -168,6 +168,7 @@ def restore_live(world: World) -> Operation:
 def test_nobody_writes_any_more_when_the_last_backup_begins(restorable: World, backup: Backup) -> None:
     op = restore_live(restorable)
     assert op.result.code == 0 and "at most 0 s of writes were lost" in op.result.message
+    assert [event["backup"] for event in restorable.ledger().of("restore")] == [chosen().chosen.label]
     inputs = restorable.docker.inputs
     (closed,) = [number for number, text in enumerate(inputs) if "ALLOW_CONNECTIONS false" in text]
     assert closed < inputs.index("last backup")

@@ -113,6 +113,46 @@ def test_a_moment_that_a_restore_left_behind_is_looked_for_on_the_old_timeline()
         assert not [word for word in kept.words if "timeline" in word]
 
 
+def restored(until: float, at: float, label: str = "") -> dict[str, Any]:
+    """A restore to `until`, in hours from noon, which was done at `at` from that backup."""
+    moments = {key: (NOON + timedelta(hours=hours)).isoformat() for key, hours in (("until", until), ("time", at))}
+    return {"event": "restore", "timeline": 1, "backup": label, **moments}
+
+
+def test_a_backup_of_data_that_a_restore_replaced_leads_to_nothing_later() -> None:
+    info = stanza(("A", NOON, 1), ("dead", NOON + timedelta(hours=3), 1), ("B", NOON + timedelta(hours=6), 1))
+    events = [point("0042-1.4.0", NOON + timedelta(hours=5)), restored(1, 3.5)]
+
+    def chosen(target: Target) -> str:
+        return decide(backup(), info, target, "", events).chosen.label
+
+    def at(hours: float) -> Target:
+        return Target("time", time=NOON + timedelta(hours=hours))
+
+    assert [chosen(at(hours)) for hours in (0.5, 3.2, 4, 7)] == ["A", "dead", "A", "B"]
+    assert chosen(Target("point", name="42")) == "A"
+    assert chosen(Target("backup", name="dead")) == "dead"
+    assert chosen(Target("latest")) == "B"
+    info = stanza(("A", NOON, 1), ("dead", NOON + timedelta(hours=3), 1))
+    assert chosen(Target("latest")) == "A"
+
+
+def test_a_backup_that_a_restore_took_up_again_is_used() -> None:
+    info = stanza(("A", NOON, 1), ("again", NOON + timedelta(hours=2), 1), ("dead", NOON + timedelta(hours=3), 1))
+    # To before it, and later to after it: then it is of today's data again.
+    events = [restored(1, 3.5), restored(2.5, 4)]
+    assert decide(backup(), info, Target("latest"), "", events).chosen.label == "again"
+    # The last transaction is older than the end of the very backup that was restored.
+    events = [restored(1.9, 4, "again")]
+    assert decide(backup(), info, Target("latest"), "", events).chosen.label == "again"
+
+
+def test_when_every_backup_is_of_data_that_was_replaced_it_is_said() -> None:
+    events = [restored(1, 3.5)]
+    with pytest.raises(SwitchyardError, match=r"Nothing leads to latest: .*2026-11-20 15:30:00\+00.* backup=LABEL"):
+        decide(backup(), stanza(("dead", NOON + timedelta(hours=3), 1)), Target("latest"), "", events)
+
+
 def test_backups_of_another_cluster_or_with_errors_are_left_out() -> None:
     info = stanza(("A", NOON, 1), ("B", NOON, 1))
     info["backup"][0]["error"] = True

@@ -35,6 +35,8 @@ class Marker:
     timeline: int
     closed: bool
     """This restore shows the maintenance page, and so has to take it away."""
+    backup: str = ""
+    """Label of the backup that was restored; before the exchange, ''."""
 
 
 def marker_path(backup: Backup) -> Path:
@@ -64,7 +66,7 @@ def conclude(paths: AppPaths, backup: Backup, say: Say) -> None:
     start_database(backup, say)
     ledger = Ledger.load(paths)
     if not any(event.get("op") == marker.op for event in ledger.of("restore")):
-        facts = {"until": marker.until, "timeline": marker.timeline, "kept": marker.old}
+        facts = {"until": marker.until, "timeline": marker.timeline, "kept": marker.old, "backup": marker.backup}
         ledger.append("restore", op=marker.op, subject=marker.target, outcome="restored", **facts)
 
 

@@ -179,9 +179,8 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
         copy.stop()
         copy.remove_container()
     with op.phase("swap"):
-        exchange.mark(
-            backup, exchange.Marker(op.id, "swapping", str(new), str(old), until, str(choice.target), timeline, closed)
-        )
+        facts = (str(new), str(old), until, str(choice.target), timeline, closed, choice.chosen.label)
+        exchange.mark(backup, exchange.Marker(op.id, "swapping", *facts))
         _stop_live(backup)
         run(["mv", "-T", str(backup.live_data), str(old)], step="restore.swap_old")
         run(["mv", "-T", str(new), str(backup.live_data)], step="restore.swap_new")

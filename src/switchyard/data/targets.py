@@ -41,6 +41,8 @@ def decide(backup: Backup, stanza: dict[str, Any], target: Target, repository: s
             Exit.USAGE,
         )
     made = datetime.fromisoformat(str(point["made"])) if point else None
+    if target.kind != "backup":
+        kept = _leading_to(kept, target, made or target.time, events)
     chosen = pgbackrest.choose(kept, target, made)
     moment = {"time": target.time, "point": made, "backup": chosen.ended}.get(target.kind)
     timeline = int(point["timeline"]) if point else _timeline(events, moment)
@@ -55,6 +57,42 @@ def _point(events: Iterable[Event], number: str) -> Event | None:
     found = [event for event in _points(events) if int(str(event["release"]).partition("-")[0]) == int(number)]
     # Recovery stops at the first point of that name.
     return found[0] if found else None
+
+
+def _leading_to(kept: list[Kept], target: Target, moment: datetime | None, events: Sequence[Event]) -> list[Kept]:
+    """The backups without those of data that a restore had replaced by `moment`; None is the newest.
+
+    Recovery refuses them: their timeline leaves the wanted one before they ended.
+    """
+    replaced = _replaced(events, moment)
+    living = [
+        one for one in kept if not any(until < one.ended < at and one.label != label for until, at, label in replaced)
+    ]
+    if kept and not living:
+        raise SwitchyardError(
+            f"Nothing leads to {target}: every backup is of the data that the restore of "
+            f"{replaced[0][1]:%Y-%m-%d %H:%M:%S+00} replaced. Restore a moment before it, or one of them with "
+            "backup=LABEL; backup.yml -e type=full backs up what there is now.",
+            Exit.PREFLIGHT,
+        )
+    return living
+
+
+def _replaced(events: Sequence[Event], moment: datetime | None) -> list[tuple[datetime, datetime, str]]:
+    """The times whose data was gone at a moment, newest first, each with the backup that was restored.
+
+    Followed back from there: what a restore went back to may itself lie in what an earlier one had replaced.
+    """
+    found = []
+    for event in reversed(events):
+        if event["event"] != "restore" or not event.get("until"):
+            continue
+        until, at = datetime.fromisoformat(str(event["until"])), datetime.fromisoformat(str(event["time"]))
+        if moment is None or at <= moment:
+            # A backup may have ended after the last transaction in it, which is what `until` is then.
+            found.append((until, at, str(event.get("backup") or "")))
+            moment = until
+    return found
 
 
 def _timeline(events: Iterable[Event], moment: datetime | None) -> int:
