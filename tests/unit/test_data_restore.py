@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from switchyard.data import backup as backups
-from switchyard.data import exchange, maintenance, restore
+from switchyard.data import exchange, maintenance, restore, state
 from switchyard.data.exchange import Marker
 from switchyard.data.pgbackrest import Kept, Target
 from switchyard.data.settings import Backup, Repository
 from switchyard.data.targets import Choice
-from switchyard.engine import recover
+from switchyard.engine import lease, recover
 from switchyard.engine.operation import Operation
 from switchyard.engine.order import write_note
 from switchyard.engine.site import Pointer
@@ -45,9 +45,28 @@ def test_a_repository_that_is_away_does_not_keep_users_from_the_restored_databas
     assert not exchange.marker_path(backup).exists()
     assert world.docker.serving() == A
     assert [event["until"] for event in world.ledger().of("restore")] == [UNTIL]
+    (news,) = [news for news in world.news() if news["kind"] == "backup.failed"]
+    assert "no full backup was made after the restore" in news["title"] and "type=full" in news["title"]
     (news,) = [news for news in world.news() if news["kind"] == "backup.archive"]
     assert "Not every repository archives after the restore" in news["title"]
     assert "unable to connect to away" in " ".join(said)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_restore_that_died_in_its_full_backup_is_told_until_there_is_a_good_one(
+    world: World, backup: Backup, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    if several:
+        one_of_several(world)
+    op = world.begun("restore")
+    op.ledger.append("restore", op=op.id, until=UNTIL, time=UNTIL)
+    monkeypatch.setattr(lease, "_started", lambda _: "another process")
+    assert recover.recover(world.paths, world.host, lambda _: None)
+    assert [news["kind"] for news in world.news()] == ["backup.failed"]
+    state.write(backup, "backup", ok=True, message="made")
+    state.alert(backup, "failed", "")
+    assert recover.recover(world.paths, world.host, lambda _: None)
+    assert [news["kind"] for news in world.news()] == ["backup.failed", "backup.failed.over"]
 
 
 def test_the_full_backup_after_a_restore_goes_wherever_it_can(
@@ -112,6 +131,7 @@ def test_recovery_of_one_host_of_several_lets_applications_into_the_old_database
     Path(marker.new).mkdir()
     assert recover.recover(world.paths, world.host, lambda _: None)
     assert [text for text in world.docker.inputs if "ALLOW_CONNECTIONS true" in text]
+    assert world.news() == []
     assert backup.live_data.is_dir() and not Path(marker.new).exists()
     assert not exchange.marker_path(backup).exists()
 

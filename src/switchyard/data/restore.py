@@ -227,7 +227,20 @@ def settle(paths: AppPaths, host: HostConfig, say: Say) -> None:
         say(f"recover: {maintenance.leave(op, restored.until, restored.target)}")
         if problem := exchange.open_again(paths, settings.load(paths.name), exchanged=True):
             say(f"recover: {problem}")
+    if backup := settings.find(paths.name):
+        _tell_unfinished(paths, backup, restored)
     succession.settle(paths, say)
+
+
+def _tell_unfinished(paths: AppPaths, backup: Backup, settled: exchange.Marker | None) -> None:
+    """Alert when the last restore died before its full backup was made; the next good backup ends it."""
+    ledger, done = Ledger.load(paths), state.read(backup, "backup")
+    last = next(reversed(list(ledger.of("restore"))), None)
+    if last is None or (done and done.succeeded_at > str(last["time"])):
+        return
+    if settled or any(start["op"] == last["op"] for start in ledger.unfinished()):
+        told = "no full backup was made after the restore, which died: run backup.yml -e type=full."
+        state.alert(backup, "failed", told)
 
 
 def _timeline(backup: Backup) -> int:
