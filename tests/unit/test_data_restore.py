@@ -196,6 +196,19 @@ def test_nobody_writes_any_more_when_the_last_backup_begins(restorable: World, b
     assert [path.name for path in backup.home.iterdir()].count("data") == 1
 
 
+def test_secrets_that_changed_after_the_moment_are_named_as_logins_are_older(restorable: World) -> None:
+    ledger, before = restorable.ledger(), "2026-01-02T02:00:00+00:00"
+    ledger.append("key", subject="DATABASE_URL", outcome="changed", time=before)
+    ledger.append("key", subject="ci:main", outcome="changed")
+    ledger.append("key", subject="NEW", outcome="added")
+    assert restore._older_logins(ledger, UNTIL) == ""
+    ledger.append("key", subject="DATABASE_URL", outcome="changed")
+    ledger.append("key", subject="DATABASE_URL", outcome="changed")
+    told = restore_live(restorable).result.message
+    assert f" The database's logins are those of {UNTIL}, and DATABASE_URL changed since: " in told
+    assert "provision.yml --tags postgres" in told
+
+
 def test_a_restore_first_settles_the_one_that_died(restorable: World, backup: Backup) -> None:
     marker = marked(backup, "swapping")
     backup.live_data.rename(marker.old)

@@ -195,7 +195,8 @@ def _into_live(op: Operation, backup: Backup, target: pgbackrest.Target, reposit
     op.result.changed = True
     op.result.message = (
         f"The database is as of {until}; at most {lost} s of writes were lost. {served} The old data is kept in {old}: "
-        f"when you do not need it, 'sudo switchyard restore-forget {backup.name}' removes it.{warning}"
+        f"when you do not need it, 'sudo switchyard restore-forget {backup.name}' removes it."
+        f"{_older_logins(op.ledger, until)}{warning}"
     )
 
 
@@ -293,6 +294,24 @@ def _require_same_database(backup: Backup, copy: Copy) -> None:
         raise SwitchyardError(
             f"The backup has no database '{backup.database}': it is another application's. Nothing was exchanged."
         )
+
+
+def _older_logins(ledger: Ledger, until: str) -> str:
+    """What to do when a secret changed since: passwords came back with the data, and one of them may be refused now."""
+    moment = datetime.fromisoformat(until)
+    changed = {
+        str(event["subject"])
+        for event in ledger.of("key")
+        if event.get("outcome") == "changed" and datetime.fromisoformat(str(event["time"])) > moment
+    }
+    # A CI system's key opens nothing in the database.
+    names = ", ".join(sorted(name for name in changed if not name.startswith("ci:")))
+    if not names:
+        return ""
+    return (
+        f" The database's logins are those of {until}, and {names} changed since: if it holds a password of the "
+        "database, run provision.yml --tags postgres."
+    )
 
 
 def _stop_live(backup: Backup) -> None:
