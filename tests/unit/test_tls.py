@@ -253,6 +253,27 @@ def test_force_renews_what_is_not_due(world: World, acme: SimpleNamespace) -> No
     assert certificate.renew(NAME, world.host, force=True)[0] and serving() == acme.issues
 
 
+def test_another_authority_issues_what_the_one_before_had_issued(world: World, acme: SimpleNamespace) -> None:
+    keep(world, "acme", directory="https://staging.test/dir")
+    certificate.renew(NAME, world.host)
+    old = acme.issues
+    acme.issues, acme.says = made(HOST), "rateLimited"
+    keep(world, "acme")
+    assert serving() == old
+    with pytest.raises(SwitchyardError, match="rateLimited"):
+        certificate.renew(NAME, world.host)
+    acme.says = ""
+    assert certificate.renew(NAME, world.host, check=True)[0]
+    assert certificate.renew(NAME, world.host)[0] and serving() == acme.issues
+    assert not certificate.renew(NAME, world.host)[0] and acme.asked == 3
+
+
+def test_an_authority_that_nobody_noted_is_the_one_of_today(world: World, acme: SimpleNamespace) -> None:
+    store.install(NAME, made(HOST), world.host)
+    keep(world, "acme")
+    assert not certificate.renew(NAME, world.host)[0] and acme.asked == 0
+
+
 def test_a_pair_that_somebody_spoilt_comes_back_from_what_was_issued(world: World, acme: SimpleNamespace) -> None:
     keep(world, "acme")
     certificate.renew(NAME, world.host)

@@ -102,7 +102,7 @@ def renew(name: AppName, host: HostConfig, *, force: bool = False, check: bool =
                 pair = sources.self_signed(settings.names)
             changed = store.install(name, pair, host)
         except SwitchyardError as error:
-            _note(name, error.message)
+            _note(name, failure=error.message)
             state = _judge(name, settings)
             severity: Severity = "critical" if state.days_left < 7 else "warning"
             announce("certificate.failed", error.message, severity=severity, app=str(name), days_left=state.days_left)
@@ -111,7 +111,8 @@ def renew(name: AppName, host: HostConfig, *, force: bool = False, check: bool =
                 error.code,
                 error.details,
             ) from error
-        _note(name, "")
+        # Only now: while another authority's serves, this one's is due.
+        _note(name, failure="", directory=settings.directory)
         state = _settled(name, settings)
         announce("certificate.renewed", f"The certificate of {name} was renewed.", app=str(name), until=state.not_after)
         return changed, state
@@ -126,7 +127,15 @@ def _due(name: AppName, settings: Settings) -> str:
         return "there is no valid pair"
     if now.stand_in and settings.mode == "acme":
         return "only a self-signed pair stands in"
-    facts = read(now.pair.certificate)
+    # One that was issued before this was noted counts as today's: nothing is asked for that is not needed.
+    if settings.mode == "acme" and _read_notes(name).get("directory", settings.directory) != settings.directory:
+        return "another authority issued it"
+    return _lacks(now.pair, settings)
+
+
+def _lacks(pair: Pair, settings: Settings) -> str:
+    """What the settings want of a pair that may serve and it has not, or ''."""
+    facts = read(pair.certificate)
     if settings.mode == "acme" and facts.self_signed:
         return "the pair is self-signed"
     if facts.uncovered(settings.names):
@@ -206,8 +215,9 @@ def _read_notes(name: AppName) -> dict[str, Any]:
         return {}
 
 
-def _note(name: AppName, failure: str) -> None:
-    notes = _read_notes(name) | {"failure": failure, "time": int(time.time())}
+def _note(name: AppName, **facts: str) -> None:
+    """Note how the last renewal failed, as `failure`, or which `directory` issued what serves."""
+    notes = _read_notes(name) | facts | {"time": int(time.time())}
     replace_file(_notes(name), json.dumps(notes) + "\n", step="tls.notes")
 
 
