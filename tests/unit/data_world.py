@@ -18,7 +18,7 @@ def back_up(world: World) -> Backup:
     effects.replace_file(settings.FOLDER / f"{NAME}.json", json.dumps(asdict(made)), step="test.settings")
     effects.replace_file(layout.HOST_FILE, json.dumps(asdict(world.host)), step="test.host")
     made.live_data.mkdir(parents=True)
-    world.docker.answers["^docker (exec|rm|compose .* --no-recreate)"] = (0, "", "")
+    world.docker.answers["^docker (exec|rm|network (disconnect|rm)|compose .* --no-recreate)"] = (0, "", "")
     return made
 
 

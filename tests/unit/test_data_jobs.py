@@ -118,6 +118,18 @@ def test_what_a_killed_drill_left_goes_when_the_next_job_begins_and_a_copy_for_a
     assert f"{backup.name}-scratch" not in removed
 
 
+def test_the_release_that_a_killed_drill_had_started_goes_with_it(world: World, backup: Backup) -> None:
+    left = layout.RUNTIME / f"{backup.name}-drill.json"
+    with backups.alone(backup):
+        pass
+    assert not world.ran("docker", "network", "rm")
+    left.write_text("secrets")
+    with backups.alone(backup):
+        assert not left.exists()
+    assert [argv[-1] for argv in world.ran("docker", "network", "rm")] == [f"{backup.name}-drill"]
+    assert f"{backup.name}-drill-pooler" in [argv[-1] for argv in world.ran("docker", "rm")]
+
+
 def test_a_copy_is_measured_against_the_disk_without_what_an_earlier_one_left(
     backup: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from switchyard.data.copy import Copy
+from switchyard.data.trial import Traces
 from switchyard.engine import colour as colours
 from switchyard.engine import docker, phases, ports, probe, records
 from switchyard.engine.effects import replace_file, run
@@ -31,14 +31,9 @@ class Trial:
     """Those that use the database; the others prove nothing here."""
 
     @property
-    def project(self) -> str:
-        """Name of the compose project and of the network."""
-        return f"{self.paths.name}-drill"
-
-    @property
-    def file(self) -> Path:
-        """The compose file of the trial, on a tmpfs: it may carry secrets that are given by environment."""
-        return Path("/run/switchyard") / f"{self.project}.json"
+    def traces(self) -> Traces:
+        """What it leaves on the host while it runs."""
+        return Traces(self.paths.name)
 
     def run(self, say: Say) -> list[str]:
         """Start, wait until healthy, run the smoke tests; returns what went wrong. Leaves nothing behind."""
@@ -53,22 +48,25 @@ class Trial:
         except SwitchyardError as error:
             return [error.message]
         finally:
-            self.remove()
+            self.traces.remove(self.copy.name)
 
     def _start(self) -> None:
-        self.remove()
-        run(["docker", "network", "create", "--internal", self.project], step="trial.network")
+        self.traces.remove(self.copy.name)
+        run(["docker", "network", "create", "--internal", self.traces.project], step="trial.network")
         # "none" admits no other network beside it.
         run(["docker", "network", "disconnect", "none", self.copy.name], step="trial.lone", check=False)
-        run(["docker", "network", "connect", "--alias", "postgres", self.project, self.copy.name], step="trial.connect")
+        run(
+            ["docker", "network", "connect", "--alias", "postgres", self.traces.project, self.copy.name],
+            step="trial.connect",
+        )
         given = run(
-            colours.compose(self.record, self.project, "config", "--format", "json"),
+            colours.compose(self.record, self.traces.project, "config", "--format", "json"),
             step="trial.config",
             environment=colours.environment(self.record, COLOURS[0], ports.load(), self.host),
         )
         self._start_pooler()
-        text = json.dumps(alone(json.loads(given.out), self.services, self.project))
-        replace_file(self.file, text, step="trial.file", mode=0o600)
+        text = json.dumps(alone(json.loads(given.out), self.services, self.traces.project))
+        replace_file(self.traces.file, text, step="trial.file", mode=0o600)
         run([*self._compose, "up", "--detach", "--pull", "never"], step="trial.start", timeout=300)
 
     def _start_pooler(self) -> None:
@@ -79,14 +77,14 @@ class Trial:
             return
         settings = f"type=bind,source={backup.home / 'pooler'},target=/etc/pgbouncer,readonly"
         user = f"{backup.uid}:{backup.uid}"
-        argv = ["docker", "run", "--detach", "--name", self._pooler, "--init", "--user", user, "--read-only"]
+        argv = ["docker", "run", "--detach", "--name", self.traces.pooler, "--init", "--user", user, "--read-only"]
         argv += ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=64m", "--mount", settings]
         argv += [f"--tmpfs=/run/pgbouncer:uid={backup.uid},gid={backup.uid},mode=0700"]
         argv += ["--mount", f"type=tmpfs,target={backup.data_path}", "--log-opt=max-size=10m"]
         argv += ["--log-opt=max-file=3", "--pids-limit=64"]
         argv += [
             "--network",
-            self.project,
+            self.traces.project,
             "--network-alias",
             "pooler",
             str(live["Image"]),
@@ -95,28 +93,21 @@ class Trial:
         run(argv, step="trial.pooler", timeout=60)
 
     @property
-    def _pooler(self) -> str:
-        return f"{self.project}-pooler"
-
-    @property
     def _compose(self) -> list[str]:
-        return ["docker", "compose", "--project-name", self.project, "--file", str(self.file)]
-
-    def _containers(self) -> list[docker.Container]:
-        return docker.containers({"com.docker.compose.project": self.project})
+        return ["docker", "compose", "--project-name", self.traces.project, "--file", str(self.traces.file)]
 
     def _addresses(self) -> dict[str, str]:
         """Each instance's address in the network, which the host reaches although it has no way out."""
         found = {}
-        for container in self._containers():
+        for container in self.traces.containers():
             name = container.labels["com.docker.compose.service"]
             networks: dict[str, Any] = (docker.inspect(container.id) or {})["NetworkSettings"]["Networks"]
             port = self.record.request.services[name.rpartition("-")[0]].port
-            found[name] = f"{networks[self.project]['IPAddress']}:{port}"
+            found[name] = f"{networks[self.traces.project]['IPAddress']}:{port}"
         return found
 
     def _exited(self) -> str:
-        gone = [container.name for container in self._containers() if not container.running]
+        gone = [container.name for container in self.traces.containers() if not container.running]
         return f"container {gone[0]} ended" if gone else ""
 
     def _smoke(self, addresses: dict[str, str]) -> list[str]:
@@ -127,20 +118,6 @@ class Trial:
                 if name.rpartition("-")[0] == owner and (wrong := probe.smoke(target, test)):
                     problems.append(f"smoke test on {name}: {wrong}")
         return problems
-
-    def remove(self) -> None:
-        """Remove containers, network and file."""
-        ids = [container.id for container in self._containers()]
-        if ids:
-            run(["docker", "rm", "--force", "--volumes", *ids], step="trial.remove", timeout=120)
-        run(["docker", "rm", "--force", "--volumes", self._pooler], step="trial.unpooler", check=False)
-        run(
-            ["docker", "network", "disconnect", "--force", self.project, self.copy.name],
-            step="trial.leave",
-            check=False,
-        )
-        run(["docker", "network", "rm", self.project], step="trial.unnetwork", check=False)
-        run(["rm", "-f", "--", str(self.file)], step="trial.unfile")
 
 
 def alone(config: dict[str, Any], services: list[str], network: str) -> dict[str, Any]:

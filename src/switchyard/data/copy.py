@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from switchyard.data import database, pgbackrest
 from switchyard.data.repositories import INSIDE, LOCAL_INSIDE, SPOOL_INSIDE
 from switchyard.data.settings import STANZA, Backup
+from switchyard.data.trial import Traces
 from switchyard.engine import docker
 from switchyard.engine.effects import Completed, query, run
 from switchyard.errors import Exit, SwitchyardError
@@ -240,7 +241,11 @@ def sweep(backup: Backup) -> None:
 
     The copy for a look stays, and that of a restore in place is for recovery to settle.
     """
-    for left in (drill_copy(backup), dump_check(backup)):
+    tried, drilled = Traces(backup.name), drill_copy(backup)
+    # First, since the copy's folder tells of it; its file has secrets in it.
+    if drilled.folder.exists() or tried.file.exists():
+        tried.remove(drilled.name)
+    for left in (drilled, dump_check(backup)):
         if left.folder.exists():
             left.remove()
 
