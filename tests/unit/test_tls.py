@@ -274,6 +274,40 @@ def test_an_authority_that_nobody_noted_is_the_one_of_today(world: World, acme: 
     assert not certificate.renew(NAME, world.host)[0] and acme.asked == 0
 
 
+@pytest.mark.parametrize(
+    ("force", "directory", "names", "asked"),
+    [
+        (False, DIRECTORY, [HOST], 1),
+        (True, DIRECTORY, [HOST], 2),
+        (False, "https://other.test/dir", [HOST], 2),
+        (False, DIRECTORY, [HOST, "www.shop.test"], 2),
+    ],
+    ids=["the same", "asked for", "another authority", "other names"],
+)
+def test_what_was_issued_and_not_installed_is_not_issued_again(
+    world: World,
+    acme: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    force: bool,
+    directory: str,
+    names: list[str],
+    asked: int,
+) -> None:
+    keep(world, "acme")
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise SwitchyardError("Nginx refuses it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "install", refuse)
+        with pytest.raises(SwitchyardError, match="Nginx refuses it"):
+            certificate.renew(NAME, world.host)
+    first, acme.issues = acme.issues, made(*names)
+    store.settings_file(NAME).write_text(json.dumps({"mode": "acme", "names": names, "directory": directory}))
+    assert certificate.renew(NAME, world.host, force=force)[0]
+    assert acme.asked == asked and serving() == (first if asked == 1 else acme.issues)
+
+
 def test_a_pair_that_somebody_spoilt_comes_back_from_what_was_issued(world: World, acme: SimpleNamespace) -> None:
     keep(world, "acme")
     certificate.renew(NAME, world.host)

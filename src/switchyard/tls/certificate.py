@@ -95,7 +95,10 @@ def renew(name: AppName, host: HostConfig, *, force: bool = False, check: bool =
             return bool(due), _settled(name, settings)
         try:
             if settings.mode == "acme":
-                pair = sources.obtain(name, settings)
+                # What was issued and could not be installed: a server issues few a week.
+                waiting = None if force else _waiting(name, settings)
+                pair = waiting or sources.obtain(name, settings)
+                _note(name, issued=settings.directory)
                 if problem := objection(pair):
                     raise SwitchyardError(f"{settings.directory} issued a pair that must not serve: {problem}")
             else:
@@ -131,6 +134,14 @@ def _due(name: AppName, settings: Settings) -> str:
     if settings.mode == "acme" and _read_notes(name).get("directory", settings.directory) != settings.directory:
         return "another authority issued it"
     return _lacks(now.pair, settings)
+
+
+def _waiting(name: AppName, settings: Settings) -> Pair | None:
+    """The pair that was issued last, when it is as good as a new one would be and does not serve yet."""
+    pair, now = sources.issued(name), store.installed(name)
+    if pair is None or (now and now.pair == pair) or _read_notes(name).get("issued") != settings.directory:
+        return None
+    return None if objection(pair) or _lacks(pair, settings) else pair
 
 
 def _lacks(pair: Pair, settings: Settings) -> str:
@@ -216,7 +227,7 @@ def _read_notes(name: AppName) -> dict[str, Any]:
 
 
 def _note(name: AppName, **facts: str) -> None:
-    """Note how the last renewal failed, as `failure`, or which `directory` issued what serves."""
+    """Note how the last renewal failed (`failure`), who issued what serves (`directory`), and the last (`issued`)."""
     notes = _read_notes(name) | facts | {"time": int(time.time())}
     replace_file(_notes(name), json.dumps(notes) + "\n", step="tls.notes")
 
