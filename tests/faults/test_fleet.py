@@ -12,6 +12,7 @@ from tests.bed import Bed, Host, images
 from tests.fleet import FleetLab
 from tests.integration.conftest import NEW, OLD, SAMPLE
 from tests.load import LoadConfig, LoadProcess
+from tests.load.report import Losses
 from tests.project import Project
 
 pytestmark = pytest.mark.xdist_group("fleet")
@@ -228,7 +229,9 @@ def test_users_are_spread_over_every_instance_and_one_that_dies_is_left_out(lab:
         others = instances(lab) & every
         report = running.stop()
     assert others == every - {address}
-    assert report.lost == 0 and report.sent > 100, report.summary()
+    # An answer that the instance had begun when it was killed ends there: nobody can have its rest from another one.
+    begun = report.request_losses.get("closed inside the answer", Losses()).count
+    assert report.lost == begun <= 2 and report.sent > 100, report.summary()
     host.exec(["docker", "start", victim])
     deadline = time.monotonic() + 60
     while instances(lab) != every:
