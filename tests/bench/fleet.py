@@ -188,9 +188,11 @@ def _kill(host: Host, verb: str) -> None:
 def _fall_ill(host: Host, _: str) -> None:
     """Whatever starts on this host from now on is ill."""
     watched = "docker ps -q --filter label=switchyard.colour"
+    # grep says 1 for what is not in the list, and 2 once the list is gone, with which this ends.
     script = (
         f"{watched} | sort > {_ILL}; setsid sh -c 'while test -e {_ILL}; do for c in $({watched}); do "
-        f"grep -q $c {_ILL} || docker exec $c touch /tmp/unhealthy; done; sleep 0.1; done' >/dev/null 2>&1 &"
+        f"grep -q $c {_ILL}; test $? -eq 1 && docker exec $c touch /tmp/unhealthy; done; sleep 0.1; "
+        "done' >/dev/null 2>&1 &"
     )
     _sh(host, script)
 
