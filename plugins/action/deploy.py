@@ -43,7 +43,7 @@ class AnsibleTransport:
         self.host = host
         self._connect, self._local = connect, threading.local()
 
-    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:  # noqa: ARG002
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:  # noqa: ARG002 - `Transport` has it; here the connection's own options limit silence
         """Run a command; nothing of it is logged, since requests carry secrets on standard input.
 
         How long it may be silent is a matter of the connection's own options.

@@ -42,7 +42,7 @@ class Check:
 def _opened(url: str) -> Any:
     """The answer, whatever its status."""
     try:
-        return urllib.request.urlopen(url, timeout=10)  # noqa: S310 - http(s) was checked
+        return urllib.request.urlopen(url, timeout=10)  # noqa: S310 - `Check.parse` refused all but http:// and https://
     except urllib.error.HTTPError as error:
         return error
 

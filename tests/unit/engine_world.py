@@ -286,7 +286,7 @@ class FakeHost:
 
     # Docker's socket
 
-    def get(self, path: str, *, timeout: float = 10.0, headers: object = None) -> tuple[int, Any]:  # noqa: ARG002
+    def get(self, path: str, *, timeout: float = 10.0, headers: object = None) -> tuple[int, Any]:  # noqa: ARG002 - the real `get` has them; a pretend Docker neither waits nor reads headers
         url = urlsplit(path)
         if url.path == "/info":
             return 200, {"DockerRootDir": str(self.root)}

@@ -126,7 +126,7 @@ class Wire:
     cut: Callable[[dict[str, Any]], str] = lambda _: ""
     """Given what is asked: '' lets it pass, 'refused' never arrives, 'gone' may have, 'lost' did without answer."""
 
-    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Said:  # noqa: ARG002
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Said:  # noqa: ARG002 - a pretend host answers at once, so there is no silence to limit
         asked = json.loads(stdin) if stdin.startswith("{") else {}
         what = {"verb": asked.get("verb") or argv[3], "order": asked}
         with self.fleet.lock:

@@ -35,7 +35,7 @@ class Host:
         """By number of the call, from 1: what happens to it. A command that was sent has run."""
         self.starts: set[str] = set()
 
-    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:  # noqa: ARG002
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:  # noqa: ARG002 - a pretend host answers at once, so there is no silence to limit
         self.calls.append((list(argv), stdin))
         loss = self.losses.get(len(self.calls))
         if loss and not loss.sent:
@@ -67,7 +67,7 @@ class Scripted:
     def __init__(self, *answers: Answer | Exception) -> None:
         self.answers = list(answers)
 
-    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:  # noqa: ARG002
+    def run(self, argv: Sequence[str], stdin: str = "", silence: float = SILENCE_SECONDS) -> Answer:  # noqa: ARG002 - a pretend host answers at once, so there is no silence to limit
         assert argv and stdin is not None
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
