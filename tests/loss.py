@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import yaml
 
@@ -14,6 +13,7 @@ from tests.bed import Host
 from tests.load import LoadConfig, LoadProcess, Report, Switch, mix
 from tests.load.certificates import certificate
 from tests.project import Project
+from tests.web import opened
 
 NAME = "sample.test"
 
@@ -91,7 +91,7 @@ class Switching:
         """Move to the other release. The old page's assets are asked for afterwards."""
         before, after = self.versions
         self.versions = (after, before)
-        assets = re.findall(r'(/assets/[^"]+)"', urlopen(self.url, timeout=60).read().decode())  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+        assets = re.findall(r'(/assets/[^"]+)"', opened(self.url).read().decode())
         done = self.project.run("scripts/rollback.sh", "local", after, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         # The instant of the rename itself: a connection that was opened while the command ran drains from there.
@@ -100,7 +100,7 @@ class Switching:
         self.switches.append(Switch(renamed, before, after, now))
         for path in assets:
             try:
-                urlopen(self.url.rstrip("/") + path, timeout=60).read()  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+                opened(self.url.rstrip("/") + path).read()
             except HTTPError as error:
                 self.missing_assets.append(f"{path}: {error.code} after {before} -> {after}")
 

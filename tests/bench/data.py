@@ -10,8 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from tests.bench.bars import Bench, chosen, median
 from tests.database import PASSPHRASE, Database
 from tests.keeper import Keeper
 from tests.project import ROOT, Project
+from tests.web import opened
 
 SCALE = int(os.environ.get("SCALE", "100"))
 OUTAGE_SECONDS = int(os.environ.get("OUTAGE", "300"))
@@ -82,11 +81,10 @@ class Writer:
         while not self._done.wait(0.01):
             key = str(uuid.uuid4())
             headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
-            request = urllib.request.Request(  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
-                f"{self.url}api/v1/parcels", b'{"recipient": "bench"}', headers, method="POST"
-            )
             try:
-                with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+                with opened(
+                    f"{self.url}api/v1/parcels", timeout=5, data=b'{"recipient": "bench"}', headers=headers
+                ) as answer:
                     if answer.status in (200, 201):
                         self.keys.append(key)
             except OSError:
@@ -101,7 +99,7 @@ class Writer:
 def serves(url: str) -> bool:
     """Tell whether the application answers with its data."""
     try:
-        with urllib.request.urlopen(f"{url}api/v1/parcels", timeout=5) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+        with opened(f"{url}api/v1/parcels", timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -10,7 +10,6 @@ import json
 import re
 import signal
 import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +39,7 @@ from tests.faults.disturb import (
 from tests.faults.invariants import check, pointer_release
 from tests.lab import APP, PLAN, SECRET, VERSIONS, Lab
 from tests.project import Project
+from tests.web import opened
 
 DEPLOY_PHASES = ["preflight", "pull", "migrate", "start", "verify", "switch", "watch", "finish"]
 ROLLBACK_PHASES = ["preflight", "verify", "switch", "finish"]
@@ -83,7 +83,7 @@ def migrating(lab: Lab) -> Iterator[None]:
 def answering(lab: Lab) -> str:
     """The version that answers users, or ''."""
     try:
-        with urllib.request.urlopen(lab.url, timeout=2) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+        with opened(lab.url, timeout=2) as answer:
             return str(answer.headers["X-Release"])
     except OSError:
         return ""

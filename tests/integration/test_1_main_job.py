@@ -3,7 +3,6 @@
 import re
 import time
 import urllib.error
-import urllib.request
 from email.message import Message
 
 import pytest
@@ -11,12 +10,13 @@ import pytest
 from tests.faults.disturb import registry_gone
 from tests.integration.conftest import APP, BROKEN, DRAIN, NEW, OLD, Environment
 from tests.load import LoadConfig, LoadProcess, Switch, mix
+from tests.web import opened
 
 
 def fetch(url: str) -> tuple[int, dict[str, str], str]:
     """One GET; returns status, headers and body."""
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+        with opened(url) as answer:
             return answer.status, named(answer.headers), answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, named(error.headers), error.read().decode()
@@ -50,7 +50,7 @@ def test_a_second_provision_changes_nothing(provisioned: Environment) -> None:
 
 def test_nothing_answers_before_the_first_release(provisioned: Environment) -> None:
     with pytest.raises((OSError, urllib.error.URLError)):
-        urllib.request.urlopen(provisioned.url, timeout=5)  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+        opened(provisioned.url, timeout=5)
 
 
 def test_the_first_release_goes_live(released: Environment) -> None:
@@ -215,4 +215,4 @@ def test_nothing_is_published_beyond_the_edge(released: Environment) -> None:
     for port in [*map(int, re.findall(r": (\d+)", ports)), 5432, 8901]:
         url = f"http://{released.host.address}:{port}/"
         with pytest.raises(OSError):
-            urllib.request.urlopen(url, timeout=2)
+            opened(url, timeout=2)

@@ -6,7 +6,6 @@ import re
 import secrets
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +17,7 @@ from tests.integration.conftest import NEW, OLD, Environment
 from tests.integration.test_1_main_job import recap
 from tests.load.certificates import certificate
 from tests.scan import EVERY, answering, containers, force_routes, give_ipv6, ipv6_of
+from tests.web import opened
 
 DECLARED = [22, 80]
 # What runs in containers and beside them; the rest of the range is scanned on the host's own addresses.
@@ -101,7 +101,7 @@ def test_only_what_the_inventory_declares_answers(
 
 def test_the_firewall_changes_without_cutting_anybody_off(released: Environment, neighbour: Host) -> None:
     """A held connection and new ones live through a reload of the table."""
-    held = urllib.request.urlopen(f"{released.url}api/v1/events?seconds=600", timeout=60)  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+    held = opened(f"{released.url}api/v1/events?seconds=600")
     added = {"ports": ["9100"], "from": [str(subnets.BEDS)]}
     changes = {"firewall_allow": [added], "firewall_ssh_per_minute": 30}
     process = released.project.start(

@@ -5,7 +5,6 @@ import json
 import shutil
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from tests.database import PASSPHRASE, Database
 from tests.integration.conftest import APP, NEW, OLD, Environment
 from tests.keeper import Keeper
 from tests.s3 import Store
+from tests.web import opened
 
 ROWS = 500
 
@@ -25,7 +25,7 @@ ROWS = 500
 def status_of(url: str) -> int:
     """The status of one request, 0 when there was no answer."""
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+        with opened(url) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

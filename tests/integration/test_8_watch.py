@@ -3,7 +3,6 @@
 import json
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from tests.lab import APP, RELOAD_EDGE, VERSIONS, Lab
 from tests.pipeline.receiver import Receiver
 from tests.project import Project
 from tests.traffic import Traffic
+from tests.web import opened
 
 OLD, NEW = VERSIONS
 TIMER = "switchyard-standing.timer"
@@ -70,7 +70,7 @@ def deploy(lab: Lab, version: str, *, probation: float, fault: dict[str, str] | 
 def fetch(lab: Lab, path: str = "") -> tuple[int, Any, str]:
     """One GET through the edge."""
     try:
-        with urllib.request.urlopen(lab.url + path, timeout=60) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+        with opened(lab.url + path) as answer:
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read().decode()
@@ -128,8 +128,7 @@ def test_a_canary_is_promoted_by_hand_and_aborted_at_once(lab: Lab) -> None:
 
 def answering(lab: Lab, header: str, value: str) -> str:
     """The version that answers whoever sends this header."""
-    request = urllib.request.Request(lab.url, headers={header: value})  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - always http://, to a host that this test made; no scheme or address comes from outside
+    with opened(lab.url, headers={header: value}) as answer:
         return str(answer.headers["X-Release"])
 
 
