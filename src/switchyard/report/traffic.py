@@ -136,13 +136,13 @@ def recent(paths: AppPaths, seconds: float, now: float) -> tuple[dict[str, Tally
         try:
             entry = json.loads(line)
             age = now - float(entry["msec"])
-            status, seconds_taken, release = int(entry["status"]), _seconds(entry), str(entry.get("release") or "")
+            status, taken, release = int(entry["status"]), _seconds(entry), str(entry.get("release") or "")
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
         if age > seconds:
             return tallies, seconds
         reach = max(reach, age)
-        tallies.setdefault(release, Tally()).add(status, seconds_taken)
+        tallies.setdefault(release, Tally()).add(status, taken)
     return tallies, reach if cut else seconds
 
 
